@@ -1,0 +1,48 @@
+"""Indexes and triggers that Piccolo cannot express."""
+
+from piccolo.apps.migrations.auto.migration_manager import MigrationManager
+
+from portal.db.engine import run_sql
+
+ID = "2026-11-23T05:40:00:000000"
+VERSION = "1.38.0"
+DESCRIPTION = "Add the indexes of queues and histories, and make the audit chain append-only"
+
+# Partial indexes are the queues: each stays as small as the work that waits.
+STATEMENTS = (
+    "CREATE INDEX signal_waiting ON signal (received_at, id) WHERE status = 'received'",
+    "CREATE INDEX signal_history ON signal (organization, id DESC)",
+    "CREATE INDEX signal_of_source ON signal (source, id DESC)",
+    "CREATE INDEX rejected_delivery_of_source ON rejected_delivery (source, id DESC)",
+    "CREATE INDEX action_open ON action (organization, expires_at) WHERE status = 'proposed'",
+    "CREATE INDEX action_unsimulated ON action (id) WHERE status = 'proposed' AND simulated_at IS NULL",
+    "CREATE INDEX action_unqueued ON action (decided_at, id) WHERE status = 'approved' AND queued_at IS NULL",
+    "CREATE INDEX action_history ON action (organization, id DESC)",
+    "CREATE INDEX transaction_waiting ON transaction (lane, id) WHERE status IN ('queued', 'nonced', 'signed')",
+    "CREATE INDEX transaction_watched ON transaction (lane, id) WHERE status IN ('broadcast', 'mined', 'confirmed')",
+    "CREATE INDEX transaction_history ON transaction (organization, id DESC)",
+    "CREATE INDEX audit_entry_of_subject ON audit_entry (organization, subject_kind, subject_id, sequence)",
+    """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+       BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$""",
+    """CREATE TRIGGER audit_entry_is_append_only BEFORE UPDATE OR DELETE ON audit_entry
+       FOR EACH ROW EXECUTE FUNCTION refuse_change()""",
+)
+
+
+async def forwards() -> MigrationManager:
+    manager = MigrationManager(migration_id=ID, app_name="portal", description=DESCRIPTION)
+
+    async def add() -> None:
+        for statement in STATEMENTS:
+            await run_sql(statement)
+
+    async def remove() -> None:
+        await run_sql("DROP TRIGGER audit_entry_is_append_only ON audit_entry")
+        await run_sql("DROP FUNCTION refuse_change()")
+        for statement in STATEMENTS:
+            if statement.startswith("CREATE INDEX"):
+                await run_sql(f"DROP INDEX {statement.split()[2]}")
+
+    manager.add_raw(add)
+    manager.add_raw_backwards(remove)
+    return manager

@@ -1,0 +1,1 @@
+"""Organisations, people, sessions, second factors, API keys and permissions."""

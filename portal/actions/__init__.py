@@ -1,0 +1,1 @@
+"""Proposed contract calls: digest, simulation, policy, approval and rejection."""

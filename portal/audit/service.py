@@ -1,0 +1,124 @@
+"""Appends to an organisation's audit chain and verifies it.
+
+Invariants: entries are numbered 1, 2, 3 ... without a gap; each hash covers the entry and the hash before it; the append
+happens in the caller's db transaction, so there is no state change without its entry and no entry without the change.
+"""
+
+import hashlib
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+import msgspec
+
+from portal import clock
+from portal.audit.tables import AuditEntry
+from portal.db.columns import new_id
+from portal.db.engine import in_transaction, run_sql
+from portal.logging import correlation_id
+
+GENESIS = bytes(32)
+
+
+class AuditActor(Protocol):
+    """The part of `accounts.Actor` that an entry keeps (audit is a layer below accounts)."""
+
+    @property
+    def organization_id(self) -> UUID: ...
+    @property
+    def kind(self) -> Any: ...
+    @property
+    def id(self) -> UUID | None: ...
+    @property
+    def label(self) -> str: ...
+
+
+class BrokenEntry(msgspec.Struct, frozen=True):
+    """The first entry that is not what the chain says, and why."""
+
+    sequence: int
+    reason: str
+
+
+async def append(
+    actor: AuditActor, kind: str, subject_kind: str, subject_id: UUID | str, detail: dict[str, Any] | None = None
+) -> None:
+    """Append `kind` (`noun.verb`) about a subject to the actor's organisation's chain, under the lock of its head.
+
+    Must run inside the db transaction that makes the change. `detail` holds JSON values and never a secret.
+    """
+    assert in_transaction(), "an audit entry is written in the db transaction of the change"
+    head = await run_sql(
+        """INSERT INTO audit_head (organization, sequence, hash) VALUES ({}, 0, {})
+           ON CONFLICT (organization) DO UPDATE SET sequence = audit_head.sequence
+           RETURNING sequence, hash""",
+        actor.organization_id,
+        GENESIS,
+    )
+    entry = {
+        "id": new_id(),
+        "organization": actor.organization_id,
+        "sequence": head[0]["sequence"] + 1,
+        "kind": kind,
+        "actor_kind": str(actor.kind),
+        "actor_id": str(actor.id) if actor.id else None,
+        "actor_label": actor.label,
+        "subject_kind": subject_kind,
+        "subject_id": str(subject_id),
+        "detail": detail or {},
+        "correlation_id": correlation_id(),
+        "at": clock.now(),
+        "previous_hash": bytes(head[0]["hash"]),
+    }
+    entry["hash"] = entry_hash(entry)
+    await AuditEntry.insert(AuditEntry(**entry))
+    await run_sql(
+        "UPDATE audit_head SET sequence = {}, hash = {} WHERE organization = {}",
+        entry["sequence"],
+        entry["hash"],
+        actor.organization_id,
+    )
+
+
+def entry_hash(entry: dict[str, Any]) -> bytes:
+    """SHA-256 over the previous hash and the entry as JSON with sorted keys, times in microseconds UTC."""
+
+    covered = {name: _plain(value) for name, value in entry.items() if name not in ("hash", "previous_hash")}
+    return hashlib.sha256(entry["previous_hash"] + msgspec.json.encode(covered, order="deterministic")).digest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="microseconds")
+    return str(value) if isinstance(value, UUID) else value
+
+
+async def verify(organization_id: UUID) -> BrokenEntry | None:
+    """Recompute the whole chain; None if it holds, else the first broken entry.
+
+    A cut-off tail is found by comparing with the head. Somebody who can rewrite every row can rewrite the chain:
+    keep the head's hash outside (`portal audit verify` prints it).
+    """
+    previous, expected = GENESIS, 1
+    while True:
+        rows = (
+            await AuditEntry.select()
+            .where(AuditEntry.organization == organization_id, AuditEntry.sequence >= expected)
+            .order_by(AuditEntry.sequence)
+            .limit(1000)
+            .output(load_json=True)
+        )
+        if not rows:
+            break
+        for row in rows:
+            if row["sequence"] != expected:
+                return BrokenEntry(expected, f"entry {expected} is missing; the next one is {row['sequence']}")
+            if bytes(row["previous_hash"]) != previous:
+                return BrokenEntry(expected, "it does not continue from the entry before it")
+            if entry_hash(row) != bytes(row["hash"]):
+                return BrokenEntry(expected, "its content is not what its hash says")
+            previous, expected = bytes(row["hash"]), expected + 1
+    head = await run_sql("SELECT sequence, hash FROM audit_head WHERE organization = {}", organization_id)
+    if head and (head[0]["sequence"] != expected - 1 or bytes(head[0]["hash"]) != previous):
+        return BrokenEntry(expected, f"the chain ends at {expected - 1}, but its head says {head[0]['sequence']}")
+    return None

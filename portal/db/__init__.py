@@ -1,0 +1,1 @@
+"""The database: engine, pool, db transactions, advisory locks and column helpers."""

@@ -1,0 +1,74 @@
+"""Column helpers that say our conventions once: UUIDv7 keys, UTC times, wei amounts, no silent defaults.
+
+They return Piccolo's own columns, so that migrations name nothing of ours. `default=None` with `null=False` makes a
+forgotten value an error where Piccolo would store an empty one.
+"""
+
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from piccolo import columns
+from piccolo.columns.base import OnDelete, OnUpdate
+from piccolo.columns.reference import LazyTableReference
+from piccolo.constraints import Check
+from piccolo.table import Table
+from uuid_utils.compat import uuid7
+
+
+def new_id() -> UUID:
+    """A UUIDv7 (RFC 9562): unique, and sorts by the time it was made."""
+    return uuid7()
+
+
+def key() -> columns.UUID:
+    """The primary key, always `new_id()`, so that it is known before the insert."""
+    return columns.UUID(primary_key=True, default=None, null=False)
+
+
+def reference(table: type[Table] | str, *, null: bool = False, index: bool = False) -> columns.ForeignKey[Any]:
+    """A foreign key that refuses to delete what is referred to; by name where the table is in a layer above."""
+    return columns.ForeignKey(
+        references=LazyTableReference(table, app_name="portal") if isinstance(table, str) else table,
+        null=null,
+        index=index,
+        on_delete=OnDelete.restrict,
+        on_update=OnUpdate.restrict,
+    )
+
+
+def text(*, null: bool = False, unique: bool = False, index: bool = False) -> columns.Text:
+    return columns.Text(default=None, null=null, unique=unique, index=index)
+
+
+def moment(*, null: bool = False) -> columns.Timestamptz:
+    """A `timestamptz`; values are timezone-aware and UTC."""
+    return columns.Timestamptz(default=None, null=null)
+
+
+def integer(*, null: bool = False, default: int | None = None) -> columns.BigInt:
+    return columns.BigInt(default=default, null=null)
+
+
+def amount(*, null: bool = False) -> columns.Numeric:
+    """Wei or token units: `NUMERIC(78,0)` holds every uint256. Read it as `Decimal`, use it as `int`."""
+    return columns.Numeric(digits=(78, 0), default=None, null=null)
+
+
+def binary(*, null: bool = False, unique: bool = False) -> columns.Bytea:
+    return columns.Bytea(default=None, null=null, unique=unique)
+
+
+def json(*, null: bool = False) -> columns.JSONB:
+    """JSONB; give it dicts and lists, and read it with `.output(load_json=True)`."""
+    return columns.JSONB(default=None, null=null)
+
+
+def flag(default: bool) -> columns.Boolean:
+    return columns.Boolean(default=default, null=False)
+
+
+def one_of(column: str, values: type[StrEnum]) -> Check:
+    """A constraint that `column` holds a value of the enum (Piccolo's `choices` is not enforced by the database)."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return Check(f"{column} IN ({listed})", name=f"{column}_is_known")

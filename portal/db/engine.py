@@ -1,0 +1,113 @@
+"""One PostgreSQL engine and pool a process, db transactions and advisory locks."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import Any
+
+import asyncpg
+from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
+from piccolo.querystring import QueryString
+from prometheus_client import Gauge, Histogram
+
+from portal.errors import Unavailable
+from portal.settings import get_settings
+
+QUERY_SECONDS = Histogram(
+    "portal_database_query_seconds", "Time of one database query, waiting for a connection included"
+)
+POOL_CONNECTIONS = Gauge("portal_database_pool_connections", "Connections of this process by state", ["state"])
+
+# What asyncpg raises when the server is away, starting, stopping, full, or the pool is exhausted.
+UNREACHABLE = (
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConnectionDoesNotExistError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.DiskFullError,
+    ConnectionError,
+    TimeoutError,
+)
+
+
+class Engine(PostgresEngine):
+    """Piccolo's engine with query time observed and a bounded wait for a connection."""
+
+    async def run_querystring(self, querystring: QueryString, in_pool: bool = True) -> Any:
+        started = time.perf_counter()
+        try:
+            return await super().run_querystring(querystring, in_pool)
+        finally:
+            QUERY_SECONDS.observe(time.perf_counter() - started)
+
+
+@cache
+def get_engine() -> Engine:
+    """The engine of this process; connects on first use, pools after `open_pool()`."""
+    return Engine(config={"dsn": get_settings().database_url})
+
+
+@asynccontextmanager
+async def open_pool() -> AsyncIterator[None]:
+    """Hold the connection pool of this process open."""
+    settings = get_settings()
+    engine = get_engine()
+    await engine.start_connection_pool(
+        min_size=2,
+        max_size=settings.database_pool_size,
+        timeout=5,
+        command_timeout=30,
+        server_settings={"application_name": "signal-portal", "timezone": "UTC"},
+    )
+    assert engine.pool is not None
+    POOL_CONNECTIONS.labels("open").set_function(engine.pool.get_size)
+    POOL_CONNECTIONS.labels("idle").set_function(engine.pool.get_idle_size)
+    try:
+        yield
+    finally:
+        await engine.close_connection_pool()
+
+
+def transaction() -> PostgresTransaction:
+    """A db transaction. Nesting raises, so only the outermost service function opens one.
+
+    Start no task inside it: a child task would share its connection (piccolo issue: "another operation is in progress").
+    """
+    return get_engine().transaction(allow_nested=False)
+
+
+def in_transaction() -> bool:
+    """Whether the caller runs inside `transaction()`."""
+    return get_engine().transaction_exists()
+
+
+async def run_sql(sql: str, *arguments: Any) -> list[dict[str, Any]]:
+    """Run raw SQL, with `{}` for each argument, in the current db transaction if there is one; rows as dicts."""
+    rows = await get_engine().run_querystring(QueryString(sql, *arguments))
+    return [dict(row) for row in rows]
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether `error` means that the database cannot be used now, rather than that the query is wrong."""
+    return isinstance(error, UNREACHABLE)
+
+
+def database_unavailable() -> Unavailable:
+    return Unavailable(
+        "The database does not answer just now. Nothing was stored; send the same request again.", retry_after_seconds=1
+    )
+
+
+@asynccontextmanager
+async def advisory_lock(name: str) -> AsyncIterator[None]:
+    """Hold the session-level advisory lock `name` on a connection of its own; waits for it."""
+    connection = await get_engine().get_new_connection()
+    try:
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
+        yield
+    finally:
+        await connection.close()

@@ -1,0 +1,115 @@
+"""The doorbell: wakes a worker for rows that wait. Losing a ring costs only the time until a sweeper rings again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from prometheus_client import Counter
+from saq import Queue
+
+from portal.logging import correlation_id, get_logger
+from portal.settings import get_settings
+
+log = get_logger(__name__)
+RINGS = Counter("portal_doorbell_rings_total", "Doorbell rings by job and result", ["job", "result"])
+
+
+class JobPolicy(msgspec.Struct, frozen=True):
+    """How SAQ runs a job. SAQ's own defaults (10 s, one attempt) lose work, so every job states all of it."""
+
+    timeout_seconds: int
+    retries: int
+    heartbeat_seconds: int
+    retry_delay_seconds: float = 1.0
+
+
+POLICIES: dict[str, JobPolicy] = {
+    "assess_signals": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
+    "simulate_actions": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
+    "make_signer_keys": JobPolicy(timeout_seconds=30, retries=3, heartbeat_seconds=15),
+    "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
+    "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
+    "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
+    "sweep": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
+}
+
+
+class Doorbell:
+    """Rings at most once per job at a time: rings that arrive while one is on its way are answered by one more."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+        self._wanted: dict[str, str] = {}
+        self._ringing: dict[str, asyncio.Task[None]] = {}
+
+    def ring(self, job: str) -> None:
+        self._wanted[job] = correlation_id()
+        if job not in self._ringing:
+            self._ringing[job] = asyncio.get_running_loop().create_task(self._ring(job))
+
+    async def _ring(self, job: str) -> None:
+        try:
+            while wanted := self._wanted.pop(job, None):
+                await self._enqueue(job, wanted)
+        finally:
+            del self._ringing[job]
+
+    async def _enqueue(self, job: str, correlation: str) -> None:
+        try:
+            await asyncio.wait_for(self.queue.enqueue(job, correlation_id=correlation, **saq_options(job)), timeout=5)
+            RINGS.labels(job, "rung").inc()
+        except Exception as error:
+            # The row is committed; the sweeper rings again.
+            RINGS.labels(job, "lost").inc()
+            log.warning("doorbell.lost", job=job, error=type(error).__name__)
+
+    async def settle(self) -> None:
+        """Wait for rings that are on their way."""
+        while self._ringing:
+            await asyncio.gather(*self._ringing.values(), return_exceptions=True)
+
+
+def saq_options(job: str) -> dict[str, Any]:
+    """The SAQ arguments that `POLICIES` states for `job`."""
+    policy = POLICIES[job]
+    return {
+        "timeout": policy.timeout_seconds,
+        "retries": policy.retries,
+        "heartbeat": policy.heartbeat_seconds,
+        "retry_delay": policy.retry_delay_seconds,
+        "ttl": 60,
+    }
+
+
+def make_queue(*, max_connections: int = 4) -> Queue:
+    """The SAQ queue that the settings name: PostgreSQL by default, Redis by `PORTAL_QUEUE_URL`."""
+    settings = get_settings()
+    url = settings.queue_url or settings.database_url
+    if url.startswith("redis"):
+        return Queue.from_url(url)
+    return Queue.from_url(url, min_size=1, max_size=max_connections)
+
+
+_doorbell: Doorbell | None = None
+
+
+@asynccontextmanager
+async def open_doorbell(queue: Queue) -> AsyncIterator[None]:
+    """Make `ring` reach `queue` for as long as the process serves. A queue that is down does not keep it from serving."""
+    global _doorbell
+    _doorbell = Doorbell(queue)
+    try:
+        yield
+    finally:
+        await _doorbell.settle()
+        _doorbell = None
+
+
+def ring(job: str) -> None:
+    """Wake a worker to run `job`. Call it after the commit; returns at once and never raises."""
+    if job not in POLICIES:
+        raise KeyError(job)
+    if _doorbell is not None:
+        _doorbell.ring(job)

@@ -1,0 +1,1 @@
+"""`portal up`: embedded PostgreSQL and chain, supervision, quickstart."""

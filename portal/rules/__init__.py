@@ -1,0 +1,1 @@
+"""Rules: a CEL condition on signals and the action they propose."""

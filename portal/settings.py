@@ -1,0 +1,134 @@
+"""All settings, read once from the environment, typed and validated.
+
+Each is `PORTAL_<NAME>`; `PORTAL_<NAME>_FILE` names a file that holds the value (for secrets). The README lists them.
+"""
+
+import base64
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+from portal.errors import SettingInvalid
+
+ROOT = Path(__file__).resolve().parent.parent
+PREFIX = "PORTAL_"
+
+
+class Settings(BaseModel):
+    """What every process of the portal reads. Production has no default for the database and the keys."""
+
+    model_config = {"frozen": True, "extra": "forbid"}
+
+    host: Annotated[str, Field(description="Address the web process listens on.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535, description="Port the web process listens on.")] = 8000
+    data: Annotated[Path, Field(description="Folder of `portal up`: database, chain, keys, logs.")] = Path("var")
+    base_url: Annotated[
+        str | None, Field(description="Public address of the portal, for links; `http://HOST:PORT` if unset.")
+    ] = None
+    database_url: Annotated[
+        str,
+        Field(description="PostgreSQL 15 to 18, `postgresql://user:password@host/name`. `portal up` brings its own."),
+    ] = ""
+    queue_url: Annotated[
+        str | None, Field(description="Queue of jobs: `postgresql://...` or `redis://...`; the database if unset.")
+    ] = None
+    chain_rpc_urls: Annotated[
+        str, Field(description="Nodes by chain id, `31337=http://127.0.0.1:8545,1=https://...`; an id may repeat.")
+    ] = ""
+    secret_key: Annotated[
+        str | None, Field(description="32 random bytes in base64: encrypts sources' secrets and second factors.")
+    ] = None
+    signer_key: Annotated[
+        str | None,
+        Field(description="32 random bytes in base64: encrypts signers' keys. The worker only, never the web process."),
+    ] = None
+    database_pool_size: Annotated[int, Field(ge=2, le=200, description="Most database connections of one process.")] = (
+        16
+    )
+    log_level: Annotated[
+        str, Field(pattern="^(?i:debug|info|warning|error)$", description="Least level that is logged.")
+    ] = "info"
+    metrics_token: Annotated[
+        str | None, Field(description="Bearer token for `/metrics`; if unset only this machine may read it.")
+    ] = None
+
+    @field_validator("secret_key", "signer_key")
+    @classmethod
+    def _is_a_key(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            if len(base64.b64decode(value, validate=True)) == 32:
+                return value
+        except ValueError:
+            pass
+        raise ValueError("it must be 32 bytes in base64; make one with `openssl rand -base64 32`")
+
+    @field_validator("chain_rpc_urls")
+    @classmethod
+    def _are_nodes(cls, value: str) -> str:
+        parse_rpc_urls(value)
+        return value
+
+    @property
+    def public_url(self) -> str:
+        return (self.base_url or f"http://{self.host}:{self.port}").rstrip("/")
+
+    @property
+    def rpc_urls(self) -> dict[int, list[str]]:
+        """RPC addresses by chain id, in the order of preference."""
+        return parse_rpc_urls(self.chain_rpc_urls)
+
+    def require(self, *names: str) -> None:
+        """Raise `SettingInvalid` for the first of `names` that is not set."""
+        for name in names:
+            if not getattr(self, name):
+                raise SettingInvalid(f"{PREFIX}{name.upper()} is not set. {Settings.model_fields[name].description}")
+
+
+def parse_rpc_urls(value: str) -> dict[int, list[str]]:
+    """`id=url` pairs, comma-separated, to addresses by chain id. Raises `ValueError` with a readable reason."""
+    urls: dict[int, list[str]] = {}
+    for pair in filter(None, (part.strip() for part in value.split(","))):
+        chain, _, url = pair.partition("=")
+        if not chain.isdigit() or urlsplit(url).scheme not in ("http", "https"):
+            raise ValueError(f"{pair!r} is not of the form 31337=http://127.0.0.1:8545")
+        urls.setdefault(int(chain), []).append(url)
+    return urls
+
+
+def read_settings(environment: dict[str, str], **given: Any) -> Settings:
+    """Settings from `environment`, with `given` (a command's options that are not None) before it.
+
+    Raises `SettingInvalid` naming the setting, what is wrong with it, and never its value.
+    """
+    values: dict[str, Any] = {}
+    for name in Settings.model_fields:
+        variable = PREFIX + name.upper()
+        if file := environment.get(f"{variable}_FILE"):
+            try:
+                values[name] = Path(file).read_text().strip()
+            except OSError as error:
+                raise SettingInvalid(
+                    f"{variable}_FILE names {file}, which cannot be read: {error.strerror}."
+                ) from error
+        elif environment.get(variable):
+            values[name] = environment[variable]
+    values.update({name: value for name, value in given.items() if value is not None})
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SettingInvalid(f"{PREFIX}{name.upper()}: {reason}.") from None
+
+
+@cache
+def get_settings() -> Settings:
+    """The settings of this process, read on first use."""
+    return read_settings(dict(os.environ))

@@ -1,0 +1,1 @@
+"""Sources and their secrets, verification, intake and history of signals."""

@@ -1,0 +1,1 @@
+"""Carries out approved actions on chain: lanes, attempts, sending, watching."""
