@@ -2429,8 +2429,8 @@ async def forwards():
     manager.add_column(
         table_class_name="Attempt",
         tablename="attempt",
-        column_name="raw",
-        db_column_name="raw",
+        column_name="raw_bytes",
+        db_column_name="raw_bytes",
         column_class_name="Bytea",
         column_class=Bytea,
         params={

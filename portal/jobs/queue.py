@@ -92,24 +92,24 @@ def make_queue(*, max_connections: int = 4) -> Queue:
     return Queue.from_url(url, min_size=1, max_size=max_connections)
 
 
-_doorbell: Doorbell | None = None
+_doorbells: list[Doorbell] = []  # of this process; empty where nothing is to be woken, as in a command
 
 
 @asynccontextmanager
 async def open_doorbell(queue: Queue) -> AsyncIterator[None]:
-    """Make `ring` reach `queue` for as long as the process serves. A queue that is down does not keep it from serving."""
-    global _doorbell
-    _doorbell = Doorbell(queue)
+    """Make `ring` reach `queue` for as long as the process serves; a queue that is down does not keep it from serving."""
+    doorbell = Doorbell(queue)
+    _doorbells.append(doorbell)
     try:
         yield
     finally:
-        await _doorbell.settle()
-        _doorbell = None
+        _doorbells.remove(doorbell)
+        await doorbell.settle()
 
 
 def ring(job: str) -> None:
     """Wake a worker to run `job`. Call it after the commit; returns at once and never raises."""
     if job not in POLICIES:
         raise KeyError(job)
-    if _doorbell is not None:
-        _doorbell.ring(job)
+    for doorbell in _doorbells:
+        doorbell.ring(job)

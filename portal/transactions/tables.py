@@ -87,7 +87,7 @@ class Attempt(Table, tablename="attempt"):
     organization = columns.reference(Organization)
     transaction = columns.reference(Transaction, index=True)
     hash = columns.text(unique=True)
-    raw = columns.binary(unique=True)
+    raw_bytes = columns.binary(unique=True)
     gas_limit = columns.integer()
     max_fee_wei = columns.amount()
     """EIP-1559 `maxFeePerGas`."""
