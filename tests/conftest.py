@@ -1,0 +1,124 @@
+"""One PostgreSQL a run, one database and one chain a test process, real commits, emptied after each test."""
+
+import asyncio
+import base64
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+SERVER = "PORTAL_TEST_POSTGRES"
+"""A server to use instead of the embedded one: `postgresql://user@host:port`, without a database."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process its settings before anything of the portal is imported."""
+    if SERVER not in os.environ:
+        start_postgres(config)
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    for name in [name for name in os.environ if name.startswith("PORTAL_") and name != SERVER]:
+        del os.environ[name]
+    os.environ.update(
+        PORTAL_DATABASE_URL=f"{os.environ[SERVER]}/portal_test_{worker}_{os.getpid()}",
+        PORTAL_SECRET_KEY=base64.b64encode(secrets.token_bytes(32)).decode(),
+        PORTAL_SIGNER_KEY=base64.b64encode(secrets.token_bytes(32)).decode(),
+        PORTAL_CHAIN_RPC_URLS=f"31337=http://127.0.0.1:{free_port()}",
+        PORTAL_BASE_URL="http://127.0.0.1:8000",
+        PORTAL_LOG_LEVEL="warning",
+    )
+
+
+def start_postgres(config: pytest.Config) -> None:
+    """Start the embedded server for this run; workers of xdist inherit its address."""
+    import tempfile
+
+    from portal.local.postgres import Postgres
+
+    folder = tempfile.TemporaryDirectory(prefix="portal-test-")
+    server = Postgres(Path(folder.name))
+    os.environ[SERVER] = server.start()
+
+    def stop() -> None:
+        server.stop()
+        folder.cleanup()
+        del os.environ[SERVER]
+
+    config.add_cleanup(stop)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def run_on_server(*statements: str) -> None:
+    connection = await asyncpg.connect(f"{os.environ[SERVER]}/postgres")
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def migrated() -> Iterator[None]:
+    """A database of this process, built by the migrations."""
+    from portal.db.migrations import migrate
+
+    name = os.environ["PORTAL_DATABASE_URL"].rpartition("/")[2]
+    asyncio.run(run_on_server(f'CREATE DATABASE "{name}"'))
+    asyncio.run(migrate())
+    yield
+    asyncio.run(run_on_server(f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest_asyncio.fixture(scope="session")
+async def pool(migrated: None) -> AsyncIterator[None]:
+    from portal.db.engine import open_pool
+
+    async with open_pool():
+        yield
+
+
+@pytest_asyncio.fixture
+async def database(pool: None) -> AsyncIterator[None]:
+    """An open pool; every row a test leaves is gone after it."""
+    yield
+    from portal.db.engine import run_sql
+
+    tables = await run_sql(
+        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'saq%' AND tablename <> 'migration'"
+    )
+    await run_sql("TRUNCATE " + ", ".join(f'"{row["tablename"]}"' for row in tables) + " CASCADE")
+
+
+@pytest_asyncio.fixture
+async def cast(database: None) -> Any:
+    """An organisation with alice (owner), bob (approver), carol (auditor), oscar (operator), and dave of another one."""
+    from tests.people import make_cast
+
+    return await make_cast()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def app(pool: None) -> AsyncIterator[Any]:
+    """The real application, its lifespan running in this event loop on the test's own pool."""
+    from portal.app import create_app
+
+    yield create_app()
+
+
+@pytest_asyncio.fixture
+async def http(app: Any, database: None) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the real application, with no cookie and no key."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        yield client
