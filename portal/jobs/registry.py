@@ -1,0 +1,80 @@
+"""All jobs and all crons there are. A feature's job is a plain function; here it becomes a SAQ function."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+from saq import CronJob
+
+from portal.actions.jobs import expire_actions, simulate_actions
+from portal.chain.jobs import make_signer_keys
+from portal.jobs.queue import POLICIES, ring, saq_options
+from portal.logging import bind_correlation_id, get_logger
+from portal.rules.jobs import assess_signals
+from portal.transactions.jobs import run_lanes, watch_chains
+
+log = get_logger(__name__)
+JOBS = Counter("portal_jobs_total", "Jobs run, by name and result", ["job", "result"])
+JOB_SECONDS = Histogram("portal_job_seconds", "Run time of jobs", ["job"])
+
+EVERY_SECOND = "* * * * * *"
+EVERY_FIVE_SECONDS = "* * * * * */5"
+EVERY_MINUTE = "* * * * *"
+
+Work = Callable[[], Awaitable[int]]
+SaqFunction = Callable[..., Awaitable[int]]
+
+
+async def sweep() -> int:
+    """Ring for everything that may have been left behind: a lost doorbell costs five seconds, nothing else."""
+    swept = ("assess_signals", "simulate_actions", "make_signer_keys", "run_lanes")
+    for job in swept:
+        ring(job)
+    return len(swept)
+
+
+WORK: dict[str, Work] = {
+    work.__name__: work
+    for work in (
+        assess_signals,
+        simulate_actions,
+        make_signer_keys,
+        run_lanes,
+        watch_chains,
+        expire_actions,
+        sweep,
+    )
+}
+CRONS = {"watch_chains": EVERY_SECOND, "sweep": EVERY_FIVE_SECONDS, "expire_actions": EVERY_MINUTE}
+
+
+def saq_functions() -> list[tuple[str, SaqFunction]]:
+    """Every job as the worker registers it."""
+    assert WORK.keys() == POLICIES.keys(), "every job states its timeout, retries and heartbeat"
+    return [(name, _as_job(name, work)) for name, work in WORK.items()]
+
+
+def saq_crons() -> list[CronJob[Any]]:
+    """The clock: what runs by itself."""
+    return [CronJob(_as_job(name, WORK[name]), cron, **saq_options(name)) for name, cron in CRONS.items()]
+
+
+def _as_job(name: str, work: Work) -> SaqFunction:
+    async def job(_context: Any, *, correlation_id: str | None = None) -> int:
+        bind_correlation_id(correlation_id)
+        started = time.perf_counter()
+        try:
+            done = await work()
+        except Exception as error:
+            JOBS.labels(name, "failed").inc()
+            log.error("job.failed", job=name, error=type(error).__name__, exc_info=True)
+            raise
+        JOBS.labels(name, "done").inc()
+        JOB_SECONDS.labels(name).observe(time.perf_counter() - started)
+        if done:
+            log.info("job.done", job=name, count=done)
+        return done
+
+    job.__name__ = job.__qualname__ = name
+    return job
