@@ -1,7 +1,7 @@
 """Who sends this request, and whether the handler's permission covers them.
 
 Every handler states `opt={"permission": Permission.X}`. The guard here is the only door: `PUBLIC` lets anyone in,
-`ACCOUNT` any person who is completely signed in, everything else needs an `Actor` of the organisation with that permission.
+`ACCOUNT` any person who is completely signed in, anything else an `Actor` with that permission.
 """
 
 from typing import Any
@@ -15,11 +15,10 @@ from litestar.middleware.authentication import AbstractAuthenticationMiddleware,
 from portal.accounts import api_keys, queries, sessions
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
-from portal.accounts.sessions import CurrentSession
+from portal.accounts.sessions import COOKIE, CurrentSession
 from portal.app.csrf import check_form
 from portal.errors import Forbidden, InputInvalid, NotSignedIn
 
-COOKIE = "__Host-session"
 ORGANIZATION_HEADER = "x-organization"
 
 
@@ -60,7 +59,7 @@ class AuthenticationMiddleware(AbstractAuthenticationMiddleware):
 
 
 async def check_permission(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """The guard of the whole application. Raises `NotSignedIn`, `Forbidden` or, for a foreign organisation, `NotFound`."""
+    """The application's guard. Raises `NotSignedIn`, `Forbidden` or, for a foreign organisation, `NotFound`."""
     if connection.scope["method"] == "OPTIONS":
         return
     permission: Permission = handler.opt["permission"]

@@ -75,7 +75,7 @@ async def open_pool() -> AsyncIterator[None]:
 def transaction() -> PostgresTransaction:
     """A db transaction. Nesting raises, so only the outermost service function opens one.
 
-    Start no task inside it: a child task would share its connection (piccolo issue: "another operation is in progress").
+    Start no task inside it: a child task would share its connection ("another operation is in progress").
     """
     return get_engine().transaction(allow_nested=False)
 

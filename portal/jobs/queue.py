@@ -97,7 +97,7 @@ _doorbells: list[Doorbell] = []  # of this process; empty where nothing is to be
 
 @asynccontextmanager
 async def open_doorbell(queue: Queue) -> AsyncIterator[None]:
-    """Make `ring` reach `queue` for as long as the process serves; a queue that is down does not keep it from serving."""
+    """Make `ring` reach `queue` while the process serves; a queue that is down does not keep it from serving."""
     doorbell = Doorbell(queue)
     _doorbells.append(doorbell)
     try:
