@@ -1,0 +1,111 @@
+"""What a call does, as one plain sentence: "Mint 50 PTS to Ada Park". Pure.
+
+The sentence helps; it never decides. What is approved is the exact call, which is always shown with it.
+"""
+
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+WEI_DECIMALS = 18
+LONGEST_TEXT = 80
+
+
+class Effect(msgspec.Struct, frozen=True, kw_only=True):
+    """A call and what is needed to put it into words."""
+
+    contract_name: str
+    function: str
+    arguments: list[dict[str, Any]]
+    """`[{"name", "type", "value"}]` in the order of the ABI."""
+    symbol: str | None = None
+    decimals: int | None = None
+    names: dict[str, str] = {}
+    """Names of people and things by address in lower case."""
+    value_wei: int = 0
+    currency: str = "ETH"
+
+    def who(self, index: int) -> str:
+        address = str(self.arguments[index]["value"])
+        return plain(self.names.get(address.lower(), "")) or short_address(address)
+
+    def amount(self, index: int) -> str:
+        """The amount with its symbol; a token's number where the contract has no decimals."""
+        value = int(self.arguments[index]["value"])
+        if self.decimals is None:
+            return f"{self.thing} number {value}"
+        return f"{units(value, self.decimals)} {self.thing}"
+
+    @property
+    def thing(self) -> str:
+        return plain(self.symbol or self.contract_name)
+
+
+SENTENCES: dict[str, Callable[[Effect], str]] = {
+    "mint(address,uint256)": lambda e: f"Mint {e.amount(1)} to {e.who(0)}",
+    "burn(uint256)": lambda e: f"Burn {e.amount(0)}",
+    "burn_from(address,uint256)": lambda e: f"Burn {e.amount(1)} of {e.who(0)}",
+    "transfer(address,uint256)": lambda e: f"Transfer {e.amount(1)} to {e.who(0)}",
+    "transferFrom(address,address,uint256)": lambda e: f"Transfer {e.amount(2)} from {e.who(0)} to {e.who(1)}",
+    "safeTransferFrom(address,address,uint256)": lambda e: f"Transfer {e.amount(2)} from {e.who(0)} to {e.who(1)}",
+    "approve(address,uint256)": lambda e: f"Allow {e.who(0)} to spend {e.amount(1)}",
+    "safe_mint(address,string)": lambda e: f"Issue a {e.thing} to {e.who(0)}",
+    "transfer_ownership(address)": lambda e: f"Make {e.who(0)} the owner of {plain(e.contract_name)}",
+    "renounce_ownership()": lambda e: f"Leave {plain(e.contract_name)} without an owner, for ever",
+}
+
+
+def summarize(effect: Effect) -> str:
+    """One sentence for `effect`, without a full stop; a function nobody described is shown as a call with its values."""
+    if effect.function.startswith("constructor("):
+        sentence = f"Deploy {plain(effect.contract_name)}"
+        if effect.symbol:
+            sentence += f" ({plain(effect.symbol)})"
+    elif describe := SENTENCES.get(effect.function):
+        sentence = describe(effect)
+    else:
+        values = ", ".join(f"{plain(str(a['name'])) or a['type']}: {_value(effect, a)}" for a in effect.arguments)
+        sentence = f"Call {effect.function.partition('(')[0]}({values}) of {plain(effect.contract_name)}"
+    if effect.value_wei:
+        sentence += f", sending {units(effect.value_wei, WEI_DECIMALS)} {effect.currency}"
+    return sentence
+
+
+def units(amount: int, decimals: int) -> str:
+    """`amount` of the smallest unit, exactly, with thousands separated: 1234500 with 3 decimals is `1,234.5`."""
+    whole, part = divmod(abs(amount), 10**decimals)
+    fraction = str(part).rjust(decimals, "0").rstrip("0") if part else ""
+    return f"{'-' if amount < 0 else ''}{whole:,}{'.' if fraction else ''}{fraction}"
+
+
+def short_address(address: str) -> str:
+    return f"{address[:6]}…{address[-4:]}"
+
+
+def plain(text: str) -> str:
+    """`text` on one line, cut at 80 characters, without characters that hide or turn around what follows.
+
+    Names come from senders of signals: a right-to-left override in one must not change how the sentence reads.
+    """
+    visible = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    line = " ".join(visible.split())
+    return line if len(line) <= LONGEST_TEXT else line[: LONGEST_TEXT - 1] + "…"
+
+
+def addresses_in(arguments: list[dict[str, Any]]) -> list[str]:
+    """The addresses a call names, in order, each once; those inside arrays too."""
+    found: dict[str, None] = {}
+    for argument in arguments:
+        if argument["type"].startswith("address"):
+            values = argument["value"] if isinstance(argument["value"], list) else [argument["value"]]
+            found.update(dict.fromkeys(str(value) for value in values))
+    return list(found)
+
+
+def _value(effect: Effect, argument: dict[str, Any]) -> str:
+    value = argument["value"]
+    if argument["type"] == "address":
+        return plain(effect.names.get(str(value).lower(), "")) or short_address(str(value))
+    return plain(value if isinstance(value, str) else msgspec.json.encode(value).decode())

@@ -1,0 +1,208 @@
+"""What goes into the actions room and what comes out of it."""
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+
+from portal.actions.tables import ActionStatus, Verdict
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+Reason = Annotated[str, msgspec.Meta(min_length=3, max_length=500)]
+DecimalString = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,77})$")]
+
+
+class ProposedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that a rule, a member or an API key wants carried out."""
+
+    contract_id: UUID
+    function: str
+    """Canonical signature, `mint(address,uint256)`."""
+    arguments: dict[str, Any]
+    """JSON values by argument name; integers beyond 2^53 as decimal strings."""
+    policy_id: UUID
+    value_wei: int = 0
+    end_user_id: UUID | None = None
+    signal_id: UUID | None = None
+    rule_id: UUID | None = None
+    rule_version_id: UUID | None = None
+    correlation_id: str | None = None
+    """Of the signal; None takes the one of the current request or job."""
+
+
+class ActionInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a member or an API key may propose."""
+
+    contract_id: UUID
+    function: str
+    arguments: dict[str, Any]
+    policy_id: UUID
+    value_wei: DecimalString = "0"
+    end_user_id: UUID | None = None
+
+
+class ApprovalInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    digest: str
+    """Hex of the digest that was shown."""
+    code: str
+    """Six digits of the second factor."""
+
+
+class RejectionInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    reason: Reason
+
+
+class DeploymentInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A contract of one of our templates, to be deployed by an action."""
+
+    name: Name
+    template: str
+    """`points`, `certificates` or `records`."""
+    chain_id: int
+    signer_id: UUID
+    policy_id: UUID
+    arguments: dict[str, Any]
+    """Of the constructor, by name."""
+
+
+class ContractInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A contract that exists on chain already."""
+
+    name: Name
+    chain_id: int
+    address: str
+    abi: list[dict[str, Any]]
+    allowed_functions: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)]
+    """Canonical signatures; nothing else of it can be called."""
+    signer_id: UUID
+    symbol: Annotated[str, msgspec.Meta(min_length=1, max_length=20)] | None = None
+    decimals: Annotated[int, msgspec.Meta(ge=0, le=77)] | None = None
+
+
+class PolicyInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What must be true before an action may run."""
+
+    name: Name
+    approvals_required: Annotated[int, msgspec.Meta(ge=0, le=20)]
+    """0 approves automatically once the simulation succeeds."""
+    expires_after_seconds: Annotated[int, msgspec.Meta(ge=60, le=31536000)] = 604800
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy with its newest version."""
+
+    id: UUID
+    name: str
+    version_id: UUID
+    version: int
+    approvals_required: int
+    expires_after_seconds: int
+    created_at: datetime
+    changed_at: datetime
+
+
+class PolicyOfAction(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy version that an action is bound to."""
+
+    id: UUID
+    name: str
+    version_id: UUID
+    version: int
+
+
+class Simulation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the chain says would happen, at one block."""
+
+    ok: bool
+    gas: int | None
+    """Units of gas estimated; None when it reverts."""
+    block_number: int
+    revert_reason: str | None
+    simulated_at: datetime
+
+
+class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
+    member_id: UUID
+    email: str
+    name: str
+    verdict: Verdict
+    reason: str | None
+    second_factor: str | None
+    counts: bool
+    """False where an approval no longer counts: the member was disabled or lost the permission."""
+    decided_at: datetime
+
+
+class ActionView(msgspec.Struct, frozen=True, kw_only=True):
+    """One action, with everything a person needs to decide about it."""
+
+    id: UUID
+    status: ActionStatus
+    summary: str
+    digest: str
+    """64 hex digits."""
+    fingerprint: str
+    contract_id: UUID
+    contract_name: str
+    chain_id: int
+    chain_name: str
+    function: str
+    arguments: list[dict[str, Any]]
+    value_wei: str
+    to_address: str | None
+    signer_id: UUID
+    signer_address: str | None
+    calldata: str
+    simulation: Simulation | None
+    approvals: list[DecisionView]
+    """Every decision, rejections too, in the order they were made."""
+    approvals_given: int
+    """Of those, the approvals that count."""
+    approvals_required: int
+    policy: PolicyOfAction
+    proposed_by: str | None
+    """E-mail of the member; None where a rule or an API key proposed it."""
+    proposed_by_member_id: UUID | None
+    rule_id: UUID | None
+    rule_version: int | None
+    signal_id: UUID | None
+    end_user_id: UUID | None
+    end_user_name: str | None
+    correlation_id: str
+    proposed_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+
+
+class InboxItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An action that waits for one member."""
+
+    action: ActionView
+    warnings: list[str]
+    """What is unusual about it, as sentences; an empty list where nothing is."""
+
+
+class SigningOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gate found approved: the only thing that may be signed."""
+
+    action_id: UUID
+    organization_id: UUID
+    chain_id: int
+    signer_id: UUID
+    signer_address: str
+    to: str | None
+    data: bytes
+    value_wei: int
+    digest: bytes
+    gas_estimate: int | None
+    """Of the last simulation that succeeded."""
+    deploys_contract_id: UUID | None
+    """The contract whose address the transaction will make; None for a call."""
+
+    def matches(self, *, to: str | None, data: bytes, value_wei: int, chain_id: int) -> bool:
+        """Whether a transaction with these fields does exactly what was approved."""
+        same_target = (self.to is None and not to) or (
+            self.to is not None and to is not None and self.to.lower() == to.lower()
+        )
+        return same_target and (self.data, self.value_wei, self.chain_id) == (data, value_wei, chain_id)
