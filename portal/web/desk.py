@@ -1,0 +1,92 @@
+"""What every page of a member shows around its content: the organisation, the navigation, the inbox count."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response
+
+from portal.accounts import queries as accounts
+from portal.accounts.permissions import Permission
+from portal.accounts.schemas import Actor
+from portal.accounts.sessions import CurrentSession
+from portal.actions import queries as actions
+from portal.errors import NotFound
+from portal.web.render import AnyRequest, page
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One entry of the navigation."""
+
+    key: str
+    label: str
+    icon: str
+    permission: Permission
+
+
+PLACES: tuple[tuple[Place, ...], ...] = (
+    (
+        Place("inbox", "Inbox", "inbox", Permission.ACTIONS_READ),
+        Place("overview", "Overview", "route", Permission.HEALTH_READ),
+        Place("signals", "Signals", "broadcast", Permission.SIGNALS_READ),
+        Place("actions", "Actions", "checklist", Permission.ACTIONS_READ),
+        Place("transactions", "Transactions", "arrows-right-left", Permission.TRANSACTIONS_READ),
+    ),
+    (
+        Place("sources", "Sources", "plug-connected", Permission.SOURCES_READ),
+        Place("rules", "Rules", "git-branch", Permission.RULES_READ),
+        Place("policies", "Policies", "shield-check", Permission.POLICIES_READ),
+        Place("contracts", "Contracts", "file-text", Permission.CONTRACTS_READ),
+        Place("signers", "Signers", "key", Permission.SIGNERS_READ),
+    ),
+    (
+        Place("people", "People", "users", Permission.MEMBERS_READ),
+        Place("end-users", "End users", "user-heart", Permission.END_USERS_READ),
+        Place("api-keys", "API keys", "code", Permission.API_KEYS_READ),
+        Place("audit", "Audit", "history", Permission.AUDIT_READ),
+        Place("health", "Health", "heartbeat", Permission.HEALTH_READ),
+    ),
+)
+
+
+class Desk(msgspec.Struct, frozen=True, kw_only=True):
+    """One member at work in one organisation."""
+
+    actor: Actor
+    session: CurrentSession
+    slug: str
+    organization: str
+    memberships: list[Any]
+    waiting: int
+    """Actions that wait for this member."""
+
+    def may(self, permission: str) -> bool:
+        return Permission(permission) in self.actor.permissions
+
+    def url(self, path: str = "") -> str:
+        """The address of `path` within the organisation."""
+        return f"/orgs/{self.slug}/{path}".rstrip("/")
+
+
+async def provide_desk(actor: Actor, session: CurrentSession | None, slug: str) -> Desk:
+    """The desk of whoever is signed in; `actor` has already proved that they belong here."""
+    if session is None:
+        raise NotFound("There is no such page.")
+    memberships = await accounts.list_memberships(session.person_id)
+    here = next((membership for membership in memberships if membership.slug == slug), None)
+    if here is None:
+        raise NotFound("There is no such page.")
+    return Desk(
+        actor=actor,
+        session=session,
+        slug=slug,
+        organization=here.name,
+        memberships=memberships,
+        waiting=await actions.count_inbox(actor),
+    )
+
+
+def desk_page(
+    request: AnyRequest, desk: Desk, template: str, *, active: str, status: int = 200, **context: Any
+) -> Response[str]:
+    """A member's page. `active` is the key of its place in the navigation."""
+    return page(request, template, {"desk": desk, "places": PLACES, "active": active, **context}, status=status)

@@ -1,0 +1,184 @@
+"""Turns templates into answers: the Jinja environment, its filters, full pages, fragments and errors."""
+
+import math
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import MediaType, Request, Response
+from litestar.response import Redirect
+from markupsafe import Markup
+
+from portal import clock
+from portal.accounts.sessions import csrf_token
+from portal.errors import NotSignedIn, PortalError
+from portal.settings import ROOT
+from portal.web.messages import DONE
+from portal.web.states import action_state, state_of
+
+AnyRequest = Request[Any, Any, Any]
+ICONS = ROOT / "node_modules" / "@tabler" / "icons" / "icons" / "outline"
+THEMES = ("light", "dark")
+UNITS = ((31_536_000, "year"), (2_592_000, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"))
+
+
+@cache
+def icon(name: str) -> Markup:
+    """An outline icon as inline SVG that takes the text's colour and size; hidden from screen readers."""
+    svg = (ICONS / f"{name}.svg").read_text()
+    inner = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    return Markup(
+        '<svg class="icon" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="1.75" '
+        'stroke-linecap="round" stroke-linejoin="round" aria-hidden="true" focusable="false">' + inner.strip()
+    )
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    """`3 minutes ago`, `in 2 hours`, `just now`."""
+    seconds = (now - moment).total_seconds()
+    for size, unit in UNITS:
+        if abs(seconds) >= size:
+            count = math.floor(abs(seconds) / size)
+            words = f"{count} {unit}{'' if count == 1 else 's'}"
+            return f"{words} ago" if seconds > 0 else f"in {words}"
+    return "just now" if seconds >= 0 else "in less than a minute"
+
+
+def time_element(moment: datetime | str) -> Markup:
+    """Relative time as text, absolute on hover; the browser puts it into the reader's zone."""
+    at = (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}" data-relative>{}</time>').format(
+        at.isoformat(timespec="seconds"), at.strftime("%-d %B %Y, %H:%M:%S UTC"), relative(at, clock.now())
+    )
+
+
+def clock_element(moment: datetime | str) -> Markup:
+    """The time of day as text, the whole moment on hover: for timelines."""
+    at = (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
+    return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(
+        at.isoformat(timespec="milliseconds"), at.strftime("%-d %B %Y, %H:%M:%S UTC"), at.strftime("%H:%M:%S")
+    )
+
+
+def amount(value: int | str | Decimal, decimals: int | None = 0, symbol: str | None = None) -> str:
+    """`1,250.5 PTS` from the smallest unit. Exact: never through a float."""
+    digits = str(abs(int(value))).rjust((decimals or 0) + 1, "0")
+    whole, fraction = (digits[:-decimals], digits[-decimals:].rstrip("0")) if decimals else (digits, "")
+    text = f"{int(whole):,}" + (f".{fraction}" if fraction else "")
+    return f"{'-' if int(value) < 0 else ''}{text}{f' {symbol}' if symbol else ''}"
+
+
+def short(value: str) -> str:
+    """`0x1234…cdef`: the two ends that people compare."""
+    return value if len(value) <= 13 else f"{value[:6]}…{value[-4:]}"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 signal`, `3 signals`, `12,500 signals`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def query(**parameters: Any) -> str:
+    """`?a=1&b=2` of what is not empty, else nothing."""
+    given = {name: value for name, value in parameters.items() if value not in (None, "")}
+    return f"?{urlencode(given)}" if given else ""
+
+
+@cache
+def environment() -> Environment:
+    """The one Jinja environment: escapes everything, and an undefined name is an error."""
+    made = Environment(
+        loader=FileSystemLoader(ROOT / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+    made.globals |= {
+        "icon": icon,
+        "state_of": state_of,
+        "action_state": action_state,
+        "count": count,
+        "query": query,
+        "now": clock.now,
+    }
+    made.filters |= {"ago": time_element, "clock": clock_element, "amount": amount, "short": short}
+    return made
+
+
+def is_htmx(request: AnyRequest) -> bool:
+    return request.headers.get("hx-request") == "true"
+
+
+def page(request: AnyRequest, template: str, context: dict[str, Any] | None = None, *, status: int = 200) -> Response[str]:
+    """A whole page. Templates also see `csrf_token`, `theme`, `path` and `done` (a message after a redirect)."""
+    theme = request.cookies.get("theme")
+    ambient = {
+        "csrf_token": _csrf_token(request),
+        "theme": theme if theme in THEMES else None,
+        "path": request.url.path,
+        "done": DONE.get(request.query_params.get("done", "")),
+        "error": None,
+    }
+    return _answer(environment().get_template(template).render(ambient | (context or {})), status)
+
+
+def fragment(
+    request: AnyRequest, template: str, context: dict[str, Any], *, headers: dict[str, str] | None = None
+) -> Response[str]:
+    """A piece of a page, for htmx; the template is a `_partial.html` that its page includes."""
+    ambient = {"csrf_token": _csrf_token(request), "path": request.url.path}
+    answer = _answer(environment().get_template(template).render(ambient | context), 200)
+    answer.headers.update(headers or {})
+    return answer
+
+
+def see_other(path: str, *, done: str | None = None) -> Redirect:
+    """The answer to every form that succeeded: 303 to a page, which shows the message `done`."""
+    if done is not None and done not in DONE:
+        raise KeyError(done)
+    return Redirect(f"{path}{'&' if '?' in path else '?'}done={done}" if done else path, status_code=303)
+
+
+def render_error(request: AnyRequest, error: PortalError, correlation_id: str) -> Response[Any]:
+    """An expected error: a full page, or an alert in `#flash` for htmx. Not signed in leads to the login page."""
+    if isinstance(error, NotSignedIn):
+        return _to_login(request)
+    context = {"problem": error, "correlation_id": correlation_id}
+    if is_htmx(request):
+        answer = _answer(environment().get_template("_alert.html").render(context), error.status)
+        answer.headers.update({"HX-Retarget": "#flash", "HX-Reswap": "innerHTML", "HX-Reselect": ".alert"})
+        return answer
+    return page(request, "error.html", context, status=error.status)
+
+
+def local_path(value: str | None, fallback: str) -> str:
+    """`value` if it is a path on this site, else `fallback`: no redirect leads elsewhere."""
+    if not value or not value.startswith("/") or "\\" in value or any(ord(letter) < 32 for letter in value):
+        return fallback
+    parts = urlsplit(value)
+    return fallback if parts.netloc or parts.scheme or value.startswith("//") else value
+
+
+def _csrf_token(request: AnyRequest) -> str:
+    """Of the session that sent the request; empty for a stranger, and where the request failed before it was known."""
+    token = getattr(request.scope.get("user"), "token", None)
+    return csrf_token(token) if token else ""
+
+
+def _to_login(request: AnyRequest) -> Response[Any]:
+    if is_htmx(request):
+        return Response("", status_code=401, media_type=MediaType.HTML, headers={"HX-Redirect": "/login", "Vary": "HX-Request"})
+    asked = request.url.path if request.method == "GET" else "/"
+    return Redirect("/login" if asked == "/" else f"/login{query(next=asked)}", status_code=303)
+
+
+def _answer(html: str, status: int) -> Response[str]:
+    # A page shows what one person may see, so no cache keeps it; the back button asks again.
+    return Response(
+        html, status_code=status, media_type=MediaType.HTML, headers={"Vary": "HX-Request, Cookie", "Cache-Control": "no-store"}
+    )

@@ -1,0 +1,68 @@
+"""One word, one icon and one colour for each state, the same on every page."""
+
+import msgspec
+
+
+class State(msgspec.Struct, frozen=True):
+    """How a state is shown: never by colour alone."""
+
+    word: str
+    icon: str
+    tone: str
+    """`good`, `wait`, `move`, `warn`, `bad` or `calm`; the style sheet gives each its colour."""
+
+
+STATES: dict[str, State] = {
+    # Signals
+    "received": State("Received", "inbox", "move"),
+    "assessed": State("Matched a rule", "check", "good"),
+    "ignored": State("No rule matched", "minus", "calm"),
+    "quarantined": State("Quarantined", "shield-question", "warn"),
+    "dead": State("Given up", "skull", "bad"),
+    # Actions
+    "proposed": State("Waits for approval", "clock", "wait"),
+    "approved": State("Approved", "check", "move"),
+    "rejected": State("Rejected", "x", "bad"),
+    "expired": State("Expired", "clock-off", "calm"),
+    "cancelled": State("Cancelled", "ban", "calm"),
+    # Transactions
+    "queued": State("Queued", "stack-2", "move"),
+    "nonced": State("Being signed", "signature", "move"),
+    "signed": State("Signed", "signature", "move"),
+    "broadcast": State("Sent", "send", "move"),
+    "mined": State("Included", "box", "move"),
+    "confirmed": State("Confirmed", "circle-check", "good"),
+    "finalized": State("Final", "rosette-discount-check", "good"),
+    "reverted": State("Reverted", "arrow-back-up", "bad"),
+    "refused": State("Refused at signing", "shield-x", "bad"),
+    # Sources, rules, contracts, signers, people
+    "active": State("Active", "circle-check", "good"),
+    "paused": State("Paused", "player-pause", "warn"),
+    "draft": State("Draft", "pencil", "calm"),
+    "published": State("Published", "circle-check", "good"),
+    "disabled": State("Disabled", "ban", "calm"),
+    "deploying": State("Being deployed", "upload", "move"),
+    "pending": State("Being made", "clock", "move"),
+    "failed": State("Failed", "alert-triangle", "bad"),
+    "revoked": State("Revoked", "ban", "calm"),
+    "invited": State("Invited", "mail", "wait"),
+    # Health
+    "ok": State("Well", "circle-check", "good"),
+    "quiet": State("Quiet", "volume-3", "warn"),
+    "degraded": State("Degraded", "alert-triangle", "warn"),
+    "down": State("Down", "alert-octagon", "bad"),
+}
+
+
+def state_of(name: str) -> State:
+    """How `name` is shown; raises `KeyError` for a state that nobody gave a word."""
+    return STATES[str(name)]
+
+
+def action_state(status: str, transaction_status: str | None, outcome: str | None) -> str:
+    """The one state of an action for readers: its own until it runs, then that of its transaction."""
+    if status != "approved" or transaction_status is None:
+        return status
+    if outcome in ("reverted", "cancelled") and transaction_status in ("mined", "confirmed", "finalized"):
+        return outcome
+    return "refused" if transaction_status == "rejected" else transaction_status

@@ -1,0 +1,142 @@
+"use strict";
+// Makes quick what works without it: theme, times in the reader's zone, copying, the keyboard.
+(() => {
+  const root = document.documentElement;
+  root.classList.add("js");
+  const all = (selector, scope = document) => scope.querySelectorAll(selector);
+  const announce = (text) => { document.getElementById("announce").textContent = text; };
+
+  // Times: the server wrote UTC, the reader sees their own zone and a relative time that stays true.
+  const units = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "hour"], [60, "minute"]];
+  const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "long" });
+  const hours = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  function relative(at) {
+    const seconds = (Date.now() - at) / 1000;
+    for (const [size, unit] of units) {
+      const count = Math.floor(Math.abs(seconds) / size);
+      if (count >= 1) {
+        const words = `${count} ${unit}${count === 1 ? "" : "s"}`;
+        return seconds > 0 ? `${words} ago` : `in ${words}`;
+      }
+    }
+    return seconds >= 0 ? "just now" : "in less than a minute";
+  }
+  function showTimes(scope = document) {
+    for (const time of all("time[data-relative], time[data-clock]", scope)) {
+      const at = new Date(time.dateTime);
+      time.title = absolute.format(at);
+      const text = time.hasAttribute("data-clock") ? hours.format(at) : relative(at);
+      if (time.textContent !== text) time.textContent = text;
+    }
+  }
+  showTimes();
+  setInterval(showTimes, 20000);
+
+  // The message after a redirect is said once: reloading the page does not repeat it.
+  const address = new URL(location.href);
+  if (address.searchParams.has("done")) {
+    address.searchParams.delete("done");
+    history.replaceState(history.state, "", address);
+  }
+
+  // Focus goes where the change is.
+  const focusChange = (scope) => {
+    const target = scope.querySelector("[data-focus]") || scope.querySelector("[aria-invalid=true]");
+    if (target) target.focus();
+  };
+  focusChange(document);
+  document.addEventListener("htmx:after:swap", (event) => {
+    showTimes();
+    const change = event.detail?.ctx?.sourceElement?.matches?.("form") ? document.querySelector("#flash .alert, [data-focus]") : null;
+    if (change) { change.tabIndex = -1; change.focus(); }
+  });
+
+  // A failure of the network itself: say what happened and what to do.
+  document.addEventListener("htmx:error", (event) => {
+    if (event.detail?.ctx?.response || event.target.closest?.("[data-live]")) return;
+    const flash = document.getElementById("flash");
+    if (!flash) return;
+    const alert = document.createElement("div");
+    alert.className = "alert alert-danger";
+    alert.setAttribute("role", "alert");
+    alert.textContent = "The portal did not answer. Nothing was changed as far as we know; check your connection and try again.";
+    flash.replaceChildren(alert);
+  });
+
+  // A page that takes longer than 200 ms shows it; a button that was pressed is not pressed twice.
+  addEventListener("pageshow", () => { root.classList.remove("is-loading"); all(".is-busy").forEach((busy) => busy.classList.remove("is-busy")); });
+  addEventListener("beforeunload", () => root.classList.add("is-loading"));
+  document.addEventListener("submit", (event) => {
+    if (event.defaultPrevented) return;
+    const button = event.submitter;
+    if (button?.form?.classList.contains("is-busy")) return event.preventDefault();
+    event.target.classList.add("is-busy");
+  });
+
+  document.addEventListener("click", async (event) => {
+    const copy = event.target.closest("[data-copy]");
+    if (copy) {
+      event.preventDefault();
+      await navigator.clipboard.writeText(copy.dataset.copy);
+      copy.classList.add("copied");
+      announce("Copied");
+      setTimeout(() => copy.classList.remove("copied"), 1500);
+    }
+    if (event.target.closest("[data-open-help]")) openHelp();
+    for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  });
+
+  // Theme: the same cookie that the server reads, so there is no flash on the next page.
+  for (const form of all("form[data-theme-switch]")) {
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const theme = event.submitter.value;
+      document.cookie = `theme=${theme}; path=/; samesite=lax; max-age=${theme ? 31536000 : 0}`;
+      if (theme) root.setAttribute("data-bs-theme", theme); else root.removeAttribute("data-bs-theme");
+      for (const button of all("form[data-theme-switch] button")) button.setAttribute("aria-pressed", String(button.value === theme));
+    });
+  }
+
+  // Keyboard
+  const rows = () => [...all("[data-row]")];
+  const selected = () => document.querySelector("[data-row].row-selected");
+  function move(step) {
+    const list = rows();
+    if (!list.length) return;
+    const next = list[Math.max(0, Math.min(list.length - 1, list.indexOf(selected()) + step))];
+    selected()?.classList.remove("row-selected");
+    next.classList.add("row-selected");
+    const link = next.querySelector("a");
+    link?.focus({ preventScroll: true });
+    next.scrollIntoView({ block: "nearest" });
+  }
+  function openHelp() { document.getElementById("help")?.showModal(); }
+  function decide(verdict) {
+    const field = document.querySelector(`[data-decide=${verdict}]`);
+    if (field) { field.closest("details")?.setAttribute("open", ""); return field.focus(); }
+    const link = selected()?.querySelector("a[href]");
+    if (link) location.href = `${link.href}#${verdict}`;
+  }
+  let pending = "";
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      for (const menu of all("details.menu[open]")) { menu.open = false; menu.querySelector("summary").focus(); }
+      if (location.hash === "#menu") location.hash = "#content";
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select, dialog[open]")) return;
+    const combination = pending + event.key;
+    pending = event.key === "g" ? "g " : "";
+    const keys = {
+      "/": () => document.querySelector("[data-search]")?.focus(),
+      "?": openHelp,
+      "g i": () => document.querySelector("[data-key='g i']")?.click(),
+      j: () => move(1),
+      k: () => move(-1),
+      a: () => decide("approve"),
+      r: () => decide("reject"),
+    };
+    if (keys[combination]) { event.preventDefault(); keys[combination](); }
+  });
+  if (["#approve", "#reject"].includes(location.hash)) decide(location.hash.slice(1));
+})();
