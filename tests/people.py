@@ -27,7 +27,7 @@ class Player:
 
     def code(self, steps: int = 0) -> str:
         """The code of the current time step, or of one `steps` later or earlier."""
-        return pyotp.TOTP(self.totp_secret).at(clock.now(), steps)
+        return pyotp.TOTP(self.totp_secret).at(clock.now(), counter_offset=steps)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,16 @@
-"""Who acts. Every service function takes an `Actor` first, and every query is scoped to its organisation."""
+"""Who acts, and what is shown of accounts.
 
+Every service function takes an `Actor` first, and every query is scoped to its organisation.
+"""
+
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 import msgspec
 
 from portal.accounts.permissions import GRANTS, Permission, Role
+from portal.accounts.tables import InvitationKind
 from portal.errors import Forbidden
 
 
@@ -67,3 +72,140 @@ def command_actor(organization_id: UUID) -> Actor:
         label="portal command",
         permissions=frozenset(Permission) - {Permission.ACTIONS_APPROVE},
     )
+
+
+class OrganizationView(msgspec.Struct, frozen=True):
+    id: UUID
+    slug: str
+    name: str
+    created_at: datetime
+
+
+class Membership(msgspec.Struct, frozen=True):
+    """An organisation that a person works in, now."""
+
+    organization_id: UUID
+    slug: str
+    name: str
+    member_id: UUID
+    role: Role
+    email: str
+
+
+class MemberView(msgspec.Struct, frozen=True):
+    id: UUID
+    person_id: UUID
+    email: str
+    name: str
+    role: Role
+    has_second_factor: bool
+    created_at: datetime
+    disabled_at: datetime | None
+
+
+class PersonView(msgspec.Struct, frozen=True):
+    id: UUID
+    email: str
+    name: str
+
+
+class ProvenPerson(msgspec.Struct, frozen=True):
+    """A person whose password was just verified."""
+
+    id: UUID
+    email: str
+    name: str
+    has_second_factor: bool
+
+
+class SessionView(msgspec.Struct, frozen=True):
+    id: UUID
+    created_at: datetime
+    last_seen_at: datetime
+    expires_at: datetime
+    ip: str
+    user_agent: str
+    complete: bool
+    """False while a second factor is still to be given: such a session may do nothing else."""
+
+
+class SignedIn(msgspec.Struct, frozen=True):
+    """A session and its token, which is known only here."""
+
+    token: str
+    session: SessionView
+
+
+class CurrentSession(msgspec.Struct, frozen=True):
+    """Who sends this request, as their session says."""
+
+    person_id: UUID
+    session_id: UUID
+    email: str
+    name: str
+    ip: str
+    complete: bool
+    has_second_factor: bool
+
+
+class Enrolment(msgspec.Struct, frozen=True):
+    """A second factor that is not yet in force. Show the first three, send `sealed` back with a code."""
+
+    secret: str
+    uri: str
+    qr_svg: str
+    sealed: str
+
+
+class InvitationView(msgspec.Struct, frozen=True):
+    id: UUID
+    kind: InvitationKind
+    organization_id: UUID | None
+    organization_name: str | None
+    email: str | None
+    """Whom it is for; None lets the person who opens the link say."""
+    role: Role | None
+    end_user_id: UUID | None
+    created_at: datetime
+    expires_at: datetime
+    person_exists: bool
+    """Whether `email` has an account already: then its own password is asked for, not a new one."""
+
+
+class LoginState(StrEnum):
+    NONE = "none"
+    INVITED = "invited"
+    ACTIVE = "active"
+
+
+class EndUserView(msgspec.Struct, frozen=True):
+    id: UUID
+    subject: str
+    name: str
+    email: str | None
+    address: str | None
+    login: LoginState
+    created_at: datetime
+
+
+class EndUserProfile(msgspec.Struct, frozen=True):
+    """A person as one organisation knows them."""
+
+    end_user_id: UUID
+    organization_id: UUID
+    organization_slug: str
+    organization_name: str
+    subject: str
+    name: str
+    address: str | None
+
+
+class ApiKeyView(msgspec.Struct, frozen=True):
+    id: UUID
+    name: str
+    prefix: str
+    scopes: list[Permission]
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
