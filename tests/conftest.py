@@ -95,14 +95,15 @@ async def database(pool: None) -> AsyncIterator[None]:
     from portal.db.engine import run_sql
 
     tables = await run_sql(
-        "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename NOT LIKE 'saq%' AND tablename <> 'migration'"
+        """SELECT tablename FROM pg_tables
+           WHERE schemaname = 'public' AND tablename NOT LIKE 'saq%' AND tablename <> 'migration'"""
     )
     await run_sql("TRUNCATE " + ", ".join(f'"{row["tablename"]}"' for row in tables) + " CASCADE")
 
 
 @pytest_asyncio.fixture
 async def cast(database: None) -> Any:
-    """An organisation with alice (owner), bob (approver), carol (auditor), oscar (operator), and dave of another one."""
+    """Acme with alice (owner), bob (approver), carol (auditor), oscar (operator); and dave of another one."""
     from tests.people import make_cast
 
     return await make_cast()

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ INTRODUCTION = """# Data model
 
 Generated from `portal/*/tables.py` by `python -m tests.house.data_model`; a test keeps it true.
 
-Every table but `chain`, `organization`, `person`, `session` and the two that slow down or remember requests belongs to an
-organisation. Keys are UUIDv7, times `timestamptz` in UTC, amounts of wei and token units `NUMERIC(78,0)`. Nothing is deleted that
-another row refers to. Indexes and triggers that are not in the tables stand in `piccolo_migrations/`.
+Every table but `chain`, `organization`, `person`, `session` and the two that slow down or remember requests belongs
+to an organisation. Keys are UUIDv7, times `timestamptz` in UTC, amounts of wei and token units `NUMERIC(78,0)`. Nothing
+is deleted that another row refers to. Indexes and triggers that are not in the tables stand in `piccolo_migrations/`.
 """
 
 
@@ -41,7 +42,13 @@ def _line(table: type[Table]) -> int:
 
 def _table(table: type[Table]) -> str:
     notes = _notes(table)
-    lines = [f"### `{table._meta.tablename}`\n", inspect.cleandoc(table.__doc__ or ""), "", "| column | type | notes |", "|---|---|---|"]
+    lines = [
+        f"### `{table._meta.tablename}`\n",
+        inspect.cleandoc(table.__doc__ or ""),
+        "",
+        "| column | type | notes |",
+        "|---|---|---|",
+    ]
     lines += [_row(column, notes.get(column._meta.name, "")) for column in table._meta.columns]
     for constraint in table._meta.constraints:
         if isinstance(constraint, Unique):
@@ -56,7 +63,9 @@ def _row(column: Any, note: str) -> str:
     kind = column.column_type.lower()
     if isinstance(column, ForeignKey):
         kind = f"→ `{column._foreign_key_meta.resolved_references._meta.tablename}`"
-    marks = [mark for mark, is_so in (("key", meta.primary_key), ("unique", meta.unique), ("or null", meta.null)) if is_so]
+    marks = [
+        mark for mark, is_so in (("key", meta.primary_key), ("unique", meta.unique), ("or null", meta.null)) if is_so
+    ]
     return f"| `{meta.name}` | {' '.join([kind, *marks])} | {note} |"
 
 
@@ -65,7 +74,7 @@ def _notes(table: type[Table]) -> dict[str, str]:
     body = ast.parse(inspect.getsource(table)).body[0].body  # type: ignore[attr-defined]
     return {
         before.targets[0].id: " ".join(after.value.value.split())
-        for before, after in zip(body, body[1:], strict=False)
+        for before, after in pairwise(body)
         if isinstance(before, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     }
 

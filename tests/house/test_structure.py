@@ -74,5 +74,7 @@ async def test_the_migrations_make_exactly_the_tables(database: None) -> None:
 
 
 async def test_an_audit_entry_cannot_be_changed_or_deleted(database: None) -> None:
-    triggers = await run_sql("SELECT tgname FROM pg_trigger WHERE tgrelid = 'audit_entry'::regclass AND NOT tgisinternal")
+    triggers = await run_sql(
+        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'audit_entry'::regclass AND NOT tgisinternal"
+    )
     assert [row["tgname"] for row in triggers] == ["audit_entry_is_append_only"]

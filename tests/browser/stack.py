@@ -1,0 +1,105 @@
+"""The whole portal as `make up` starts it, in processes of its own, for tests that look at it from outside."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyotp
+
+ROOT = Path(__file__).parents[2]
+PORTAL = [sys.executable, "-m", "portal.cli"]
+
+
+class Stack:
+    """`portal up --quickstart` on a free port and a fresh data folder, and the quickstart's own description of it."""
+
+    def __init__(self, data: Path, port: int, approvals: int = 2) -> None:
+        self.data = data
+        self.port = port
+        self.approvals = approvals
+        self.base_url = f"http://127.0.0.1:{port}"
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
+        self.environment |= {"PORTAL_DATA": str(data), "PORTAL_PORT": str(port)}
+        self.log = data.with_suffix(".log")
+
+    def start(self) -> None:
+        """Start it and wait for the quickstart. Raises with the log's end if that takes over 90 seconds."""
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*PORTAL, "up", "--quickstart"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 90
+        while not self._is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"the portal did not start:\n{self.log.read_text()[-4000:]}")
+            time.sleep(0.2)
+        self.example: dict[str, Any] = json.loads(self.run("quickstart", "--json"))
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"{self.base_url}/health/ready", timeout=2).status_code == 200
+        return False
+
+    def run(self, *arguments: str) -> str:
+        """Run a `portal` command against this stack; its standard output."""
+        done = subprocess.run(
+            [*PORTAL, *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(timeout=30)
+
+    def api(self, path: str) -> Any:
+        """GET with the quickstart's API key."""
+        answer = httpx.get(
+            f"{self.base_url}/api/v1/{path}", headers={"Authorization": f"Bearer {self.example['api_key']}"}, timeout=10
+        )
+        answer.raise_for_status()
+        return answer.json()
+
+    def balance(self, address: str) -> int:
+        """What `address` owns of the quickstart's contract, asked of the chain itself."""
+        call = {
+            "to": self.example["contract"]["address"],
+            "data": "0x70a08231" + address.removeprefix("0x").lower().rjust(64, "0"),
+        }
+        answer = httpx.post(
+            self.example["chain"]["rpc_url"],
+            json={"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [call, "latest"]},
+            timeout=10,
+        )
+        return int(answer.json()["result"], 16)
+
+
+class Codes:
+    """One-time codes of one person, each used once: the next time step where the current one is spent."""
+
+    def __init__(self, secret: str) -> None:
+        self.totp = pyotp.TOTP(secret)
+        self.last_step = 0
+
+    def next(self) -> str:
+        """A code the server has not seen from us; waits where even the next step's is spent."""
+        while True:
+            now = int(time.time()) // 30
+            step = max(now, self.last_step + 1)
+            if step <= now + 1:
+                self.last_step = step
+                return self.totp.generate_otp(step)
+            time.sleep(0.5)
