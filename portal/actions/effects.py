@@ -3,6 +3,7 @@
 The sentence helps; it never decides. What is approved is the exact call, which is always shown with it.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import msgspec
 
 WEI_DECIMALS = 18
 LONGEST_TEXT = 80
+ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,14 +53,15 @@ SENTENCES: dict[str, Callable[[Effect], str]] = {
     "transferFrom(address,address,uint256)": lambda e: f"Transfer {e.amount(2)} from {e.who(0)} to {e.who(1)}",
     "safeTransferFrom(address,address,uint256)": lambda e: f"Transfer {e.amount(2)} from {e.who(0)} to {e.who(1)}",
     "approve(address,uint256)": lambda e: f"Allow {e.who(0)} to spend {e.amount(1)}",
-    "safe_mint(address,string)": lambda e: f"Issue a {e.thing} to {e.who(0)}",
+    "mint(address,string)": lambda e: f"Issue a {e.thing} certificate to {e.who(0)}",
+    "append(bytes32,string)": lambda e: f"Append “{plain(e.arguments[1]['value'])}” to {plain(e.contract_name)}",
     "transfer_ownership(address)": lambda e: f"Make {e.who(0)} the owner of {plain(e.contract_name)}",
     "renounce_ownership()": lambda e: f"Leave {plain(e.contract_name)} without an owner, for ever",
 }
 
 
 def summarize(effect: Effect) -> str:
-    """One sentence for `effect`, without a full stop; a function nobody described is shown as a call with its values."""
+    """One sentence without a full stop; a function that nobody described is shown as a call with its values."""
     if effect.function.startswith("constructor("):
         sentence = f"Deploy {plain(effect.contract_name)}"
         if effect.symbol:
@@ -95,13 +98,18 @@ def plain(text: str) -> str:
 
 
 def addresses_in(arguments: list[dict[str, Any]]) -> list[str]:
-    """The addresses a call names, in order, each once; those inside arrays too."""
-    found: dict[str, None] = {}
-    for argument in arguments:
-        if argument["type"].startswith("address"):
-            values = argument["value"] if isinstance(argument["value"], list) else [argument["value"]]
-            found.update(dict.fromkeys(str(value) for value in values))
-    return list(found)
+    """The addresses a call names, in order, each once; those inside arrays and structs too."""
+    found = [
+        address for argument in arguments if "address" in argument["type"] for address in _addresses(argument["value"])
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _addresses(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value] if ADDRESS.fullmatch(value) else []
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [address for item in items for address in _addresses(item)]
 
 
 def _value(effect: Effect, argument: dict[str, Any]) -> str:

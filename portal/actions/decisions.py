@@ -1,0 +1,264 @@
+"""People's decisions: approving, rejecting, cancelling; and what nobody decided in time."""
+
+from typing import Any
+from uuid import UUID
+
+from structlog.contextvars import bound_contextvars
+
+from portal import clock
+from portal.accounts.permissions import GRANTS, Permission, Role
+from portal.accounts.schemas import Actor, ActorKind, system_actor
+from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing, use_second_factor
+from portal.actions import digest as digests
+from portal.actions import queries, simulations
+from portal.actions.errors import (
+    ActionNotProposed,
+    AlreadyDecided,
+    DigestChanged,
+    OnlyMembersDecide,
+    ProposerMayNotApprove,
+    SimulationReverts,
+)
+from portal.actions.schemas import ActionView
+from portal.actions.tables import Action, ActionStatus, Decision, Verdict
+from portal.audit.service import append
+from portal.chain.tables import Contract, ContractStatus
+from portal.db.columns import new_id
+from portal.db.engine import run_sql, transaction
+from portal.errors import Forbidden, InputInvalid, NotFound
+from portal.jobs.queue import ring
+
+OPEN = """
+    SELECT a.*, v.approvals_required FROM action a JOIN policy_version v ON v.id = a.policy_version
+    WHERE a.id = {} AND a.organization = {}
+"""
+
+
+async def approve(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> ActionView:
+    """Record that this member approves exactly the call with this digest, confirmed by their second factor.
+
+    The approval that meets the quorum makes the action approved, exactly once. Checked in this order, and the code is
+    spent only after all of it: `OnlyMembersDecide`, `Forbidden`, `NotFound`, `ActionNotProposed` (also once it is
+    past its deadline), `DigestChanged`, `ProposerMayNotApprove`, `AlreadyDecided`, `NodeUnavailable` if it was never
+    simulated and cannot be now, `SimulationReverts`, `SecondFactorInvalid`.
+    """
+    member_id, _ = _deciding_member(actor)
+    action = await _get_open(actor, action_id)
+    await _check_digest(actor, action, digest_hex)
+    await _check_may_approve(action, member_id)
+    if action["simulation"] is None:
+        await simulations.simulate([action_id])
+    try:
+        async with transaction():
+            approved = await _approve_locked(actor, action_id, digest_hex, code)
+    except SecondFactorMissing:
+        raise
+    except SecondFactorInvalid:
+        async with transaction():
+            await append(actor, "action.second_factor_refused", "action", action_id)
+        raise
+    if approved:
+        ring("run_lanes")
+    return await queries.get_action(actor.organization_id, action_id)
+
+
+async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> bool:
+    """Under the lock of the action's row: check again, spend the code, decide. Whether the quorum is met now."""
+    member_id, person_id = _deciding_member(actor)
+    action = await _get_open(actor, action_id, lock=True)
+    digest = bytes(action["digest"])
+    if not digests.equals(digest, digest_hex):
+        raise _digest_changed()
+    await _check_may_approve(action, member_id)
+    simulation = queries.simulation_of(action)
+    if simulation is None or not simulation.ok:
+        reason = simulation.revert_reason if simulation else "it has not been simulated"
+        raise SimulationReverts(f"The call would fail on chain: {reason}. Simulate it again once the cause is gone.")
+    await _check_still_may_decide(actor, member_id)
+    method = await use_second_factor(person_id, code)
+    await Decision.insert(
+        Decision(
+            id=new_id(),
+            organization=actor.organization_id,
+            action=action_id,
+            member=member_id,
+            verdict=Verdict.APPROVAL,
+            digest=digest,
+            second_factor=method,
+            decided_at=clock.now(),
+        )
+    )
+    standing = queries.standing_of(
+        (await queries.cast_decisions([action_id]))[action_id],
+        digest=digest,
+        required=action["approvals_required"],
+        proposer_id=action["proposed_by"],
+    )
+    detail = {"digest": digest.hex(), "approvals": standing.approvals, "required": standing.required}
+    await append(actor, "action.approval_given", "action", action_id, {**detail, "second_factor": method})
+    if not standing.is_met:
+        return False
+    await _decide(action_id, ActionStatus.APPROVED)
+    await append(actor, "action.approved", "action", action_id, detail)
+    return True
+
+
+async def reject(actor: Actor, action_id: UUID, reason: str) -> ActionView:
+    """Refuse an open action for good; one rejection is enough, also from somebody who approved it before.
+
+    Raises `OnlyMembersDecide`, `Forbidden`, `InputInvalid`, `NotFound` and `ActionNotProposed`.
+    """
+    member_id, _ = _deciding_member(actor)
+    reason = _checked_reason(reason)
+    async with transaction():
+        action = await _get_open(actor, action_id, lock=True)
+        await _check_still_may_decide(actor, member_id)
+        await run_sql(
+            """INSERT INTO decision (id, organization, action, member, verdict, digest, reason, decided_at)
+               VALUES ({}, {}, {}, {}, {}, {}, {}, {})
+               ON CONFLICT (action, member) DO UPDATE SET
+                 verdict = excluded.verdict, reason = excluded.reason, second_factor = NULL,
+                 decided_at = excluded.decided_at""",
+            new_id(),
+            actor.organization_id,
+            action_id,
+            member_id,
+            Verdict.REJECTION.value,
+            bytes(action["digest"]),
+            reason,
+            clock.now(),
+        )
+        await _close(actor, action, ActionStatus.REJECTED, {"reason": reason})
+    return await queries.get_action(actor.organization_id, action_id)
+
+
+async def cancel(actor: Actor, action_id: UUID, reason: str) -> ActionView:
+    """Withdraw an open action: by whoever proposed it, or with the permission to cancel.
+
+    Raises `Forbidden`, `InputInvalid`, `NotFound` and `ActionNotProposed`.
+    """
+    reason = _checked_reason(reason)
+    async with transaction():
+        action = await _get_open(actor, action_id, lock=True)
+        if actor.id is None or action["proposed_by"] != actor.id:
+            actor.require(Permission.ACTIONS_CANCEL)
+        await _close(actor, action, ActionStatus.CANCELLED, {"reason": reason})
+    return await queries.get_action(actor.organization_id, action_id)
+
+
+async def expire_due(limit: int = 500) -> int:
+    """Expire up to `limit` open actions that are past their deadline; returns how many."""
+    async with transaction():
+        due = await run_sql(
+            """SELECT a.id, a.organization, a.contract, a.to_address, a.correlation_id, a.expires_at
+               FROM action a
+               WHERE a.status = 'proposed' AND a.expires_at <= {}
+               ORDER BY a.organization, a.id LIMIT {} FOR UPDATE SKIP LOCKED""",
+            clock.now(),
+            limit,
+        )
+        for action in due:
+            actor = system_actor(action["organization"], "expire_actions")
+            with bound_contextvars(correlation_id=action["correlation_id"]):
+                await _close(actor, action, ActionStatus.EXPIRED, {"expires_at": action["expires_at"].isoformat()})
+    return len(due)
+
+
+def _deciding_member(actor: Actor) -> tuple[UUID, UUID]:
+    if actor.kind != ActorKind.MEMBER or actor.id is None or actor.person_id is None:
+        raise OnlyMembersDecide(
+            f"{actor.label} is not a person. An action is decided by a member who signs in and confirms it."
+        )
+    actor.require(Permission.ACTIONS_APPROVE)
+    return actor.id, actor.person_id
+
+
+async def _get_open(actor: Actor, action_id: UUID, *, lock: bool = False) -> dict[str, Any]:
+    rows = await run_sql(OPEN + (" FOR UPDATE OF a" if lock else ""), action_id, actor.organization_id)
+    if not rows:
+        raise NotFound("There is no such action.")
+    action = rows[0]
+    if action["status"] != ActionStatus.PROPOSED:
+        raise ActionNotProposed(f"This action is already {action['status']}; nothing was changed.")
+    if action["expires_at"] <= clock.now():
+        raise ActionNotProposed(
+            f"This action expired at {action['expires_at']:%Y-%m-%d %H:%M} UTC. Propose it again if it is still wanted."
+        )
+    return action
+
+
+async def _check_digest(actor: Actor, action: dict[str, Any], digest_hex: str) -> None:
+    if digests.equals(bytes(action["digest"]), digest_hex):
+        return
+    # Somebody confirms a call that is not this one: a stale page, or a page that was tampered with.
+    async with transaction():
+        await append(
+            actor,
+            "action.digest_refused",
+            "action",
+            action["id"],
+            {"digest": bytes(action["digest"]).hex(), "given": digest_hex[:128].replace("\0", "")},
+        )
+    raise _digest_changed()
+
+
+def _digest_changed() -> DigestChanged:
+    return DigestChanged(
+        "The digest is not the one of this action, so this is not the call that you were shown. "
+        "Load the action again, compare it, and only then decide."
+    )
+
+
+async def _check_may_approve(action: dict[str, Any], member_id: UUID) -> None:
+    if action["proposed_by"] == member_id:
+        raise ProposerMayNotApprove("You proposed this action, so somebody else has to approve it.")
+    decided = await Decision.select(Decision.verdict, Decision.decided_at).where(
+        Decision.action == action["id"], Decision.member == member_id
+    )
+    if decided:
+        raise AlreadyDecided(
+            f"You gave your {decided[0]['verdict']} at {decided[0]['decided_at']:%Y-%m-%d %H:%M} UTC. It counts once."
+        )
+
+
+async def _check_still_may_decide(actor: Actor, member_id: UUID) -> None:
+    """The actor's rights were read when the request began; what counts is what holds now."""
+    rows = await run_sql(
+        """SELECT m.role, m.disabled_at IS NULL AND p.disabled_at IS NULL AS enabled
+           FROM member m JOIN person p ON p.id = m.person WHERE m.id = {} AND m.organization = {}""",
+        member_id,
+        actor.organization_id,
+    )
+    if not rows or not rows[0]["enabled"] or Permission.ACTIONS_APPROVE not in GRANTS[Role(rows[0]["role"])]:
+        raise Forbidden(f"{actor.label} may not decide about actions any more.")
+
+
+async def _close(actor: Actor, action: dict[str, Any], status: ActionStatus, detail: dict[str, Any]) -> None:
+    """End an open action that will not run, in the caller's db transaction that holds its row."""
+    await _decide(action["id"], status)
+    await append(actor, f"action.{status}", "action", action["id"], detail)
+    if action["to_address"] is None:
+        failed = (
+            await Contract.update({Contract.status: ContractStatus.FAILED})
+            .where(Contract.id == action["contract"], Contract.status == ContractStatus.DEPLOYING)
+            .returning(Contract.id)
+        )
+        if failed:
+            because = {"action_id": str(action["id"]), "because": status.value}
+            await append(actor, "contract.failed", "contract", action["contract"], because)
+
+
+async def _decide(action_id: UUID, status: ActionStatus) -> None:
+    moved = (
+        await Action.update({Action.status: status, Action.decided_at: clock.now()})
+        .where(Action.id == action_id, Action.status == ActionStatus.PROPOSED)
+        .returning(Action.id)
+    )
+    assert moved, "the caller holds the row's lock and has seen it proposed"
+
+
+def _checked_reason(reason: str) -> str:
+    reason = reason.strip()
+    if not 3 <= len(reason) <= 500 or "\0" in reason:
+        raise InputInvalid.at("/reason", "Give a reason of 3 to 500 characters.")
+    return reason

@@ -1,0 +1,122 @@
+"""The gate at signing: whoever holds the keys recomputes what was approved, and trusts no stored conclusion."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal.actions import queries
+from portal.actions.digest import CanonicalCall, digest_of
+from portal.actions.errors import GateRefused
+from portal.actions.schemas import SigningOrder
+from portal.actions.tables import ActionStatus
+from portal.chain.tables import ContractStatus, SignerStatus
+from portal.db.engine import in_transaction, run_sql
+from portal.errors import NotFound
+
+STORED = """
+    SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
+           c.chain AS contract_chain, c.organization AS contract_organization, c.name AS contract_name,
+           s.id AS signer_id, s.name AS signer_name, s.status AS signer_status, s.address AS signer_address,
+           s.organization AS signer_organization,
+           v.number AS policy_number, v.approvals_required, p.organization AS policy_organization
+    FROM action a
+    JOIN contract c ON c.id = a.contract
+    JOIN signer s ON s.id = c.signer
+    JOIN policy_version v ON v.id = a.policy_version
+    JOIN policy p ON p.id = v.policy
+    WHERE a.id = {} FOR SHARE OF a, c, s
+"""
+
+
+async def verify_for_signing(action_id: UUID) -> SigningOrder:
+    """What may be signed for this action. Runs inside the db transaction that signs, and holds the rows it read.
+
+    Recomputes the digest from the stored call, and the quorum from the stored decisions as the members' rights are now.
+    Raises `GateRefused` with the first difference as a sentence, `NotFound` if there is no such action.
+    """
+    assert in_transaction(), "what the gate saw must still hold when the signature is stored"
+    rows = await run_sql(STORED, action_id)
+    if not rows:
+        raise NotFound("There is no such action.")
+    row = rows[0]
+    if row["status"] != ActionStatus.APPROVED:
+        raise GateRefused(f"The action is {row['status']}, not approved.")
+    _check_contract(row)
+    _check_signer(row)
+    _check_digest(row)
+    await _check_quorum(row)
+    simulation = queries.simulation_of(row)
+    return SigningOrder(
+        action_id=action_id,
+        organization_id=row["organization"],
+        chain_id=row["chain"],
+        signer_id=row["signer_id"],
+        signer_address=row["signer_address"],
+        to=row["to_address"],
+        data=bytes(row["calldata"]),
+        value_wei=int(row["value_wei"]),
+        digest=bytes(row["digest"]),
+        gas_estimate=simulation.gas if simulation and simulation.ok else None,
+        deploys_contract_id=row["contract"] if row["to_address"] is None else None,
+    )
+
+
+def _check_contract(row: dict[str, Any]) -> None:
+    name = row["contract_name"]
+    if not row["organization"] == row["contract_organization"] == row["policy_organization"]:
+        raise GateRefused("The contract or the policy belongs to another organisation than the action.")
+    if row["contract_chain"] != row["chain"]:
+        raise GateRefused(f"The contract {name} is on chain {row['contract_chain']}, the action on {row['chain']}.")
+    if row["to_address"] is None:
+        if row["contract_status"] != ContractStatus.DEPLOYING:
+            raise GateRefused(f"The contract {name} is {row['contract_status']}, so it is not deployed again.")
+        return
+    if row["contract_status"] != ContractStatus.ACTIVE:
+        raise GateRefused(f"The contract {name} is {row['contract_status']}, not active.")
+    if row["contract_address"] != row["to_address"]:
+        raise GateRefused(f"The contract {name} has another address than the action was approved for.")
+    if row["function"] not in msgspec.json.decode(row["allowed_functions"]):
+        raise GateRefused(f"The function {row['function']} of {name} is not allowed any more.")
+
+
+def _check_signer(row: dict[str, Any]) -> None:
+    if row["signer_organization"] != row["organization"]:
+        raise GateRefused("The signer belongs to another organisation than the action.")
+    if row["signer_status"] != SignerStatus.ACTIVE:
+        raise GateRefused(f"The signer {row['signer_name']} is {row['signer_status']}.")
+
+
+def _check_digest(row: dict[str, Any]) -> None:
+    recomputed = digest_of(
+        CanonicalCall(
+            organization_id=row["organization"],
+            chain_id=row["chain"],
+            to=row["to_address"],
+            function=row["function"],
+            arguments=msgspec.json.decode(row["arguments"]),
+            calldata=bytes(row["calldata"]),
+            value_wei=int(row["value_wei"]),
+            policy_version_id=row["policy_version"],
+            policy_version_number=row["policy_number"],
+            signer=row["signer_address"],
+        )
+    )
+    if recomputed != bytes(row["digest"]):
+        raise GateRefused("The stored call does not have the digest that was approved: something was changed since.")
+
+
+async def _check_quorum(row: dict[str, Any]) -> None:
+    standing = queries.standing_of(
+        (await queries.cast_decisions([row["id"]]))[row["id"]],
+        digest=bytes(row["digest"]),
+        required=row["approvals_required"],
+        proposer_id=row["proposed_by"],
+    )
+    if standing.rejected:
+        raise GateRefused("The action was rejected.")
+    if not standing.is_met:
+        raise GateRefused(f"{standing.approvals} of {standing.required} approvals count now.")
+    simulation = queries.simulation_of(row)
+    if standing.required == 0 and not (simulation and simulation.ok):
+        raise GateRefused("It was approved automatically, but no simulation of it succeeded.")

@@ -1,0 +1,88 @@
+"""Policies: how many people must approve, in immutable versions."""
+
+from uuid import UUID
+
+import asyncpg
+
+from portal import clock
+from portal.accounts.permissions import Permission
+from portal.accounts.schemas import Actor
+from portal.actions import queries
+from portal.actions.errors import NameTaken
+from portal.actions.schemas import PolicyInput, PolicyView
+from portal.actions.tables import Policy, PolicyVersion
+from portal.audit.service import append
+from portal.db.columns import new_id
+from portal.db.engine import run_sql, transaction
+from portal.errors import NotFound
+
+
+async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
+    """A new policy with version 1. Raises `NameTaken`."""
+    actor.require(Permission.POLICIES_WRITE)
+    policy_id, now = new_id(), clock.now()
+    async with transaction():
+        inserted = (
+            await Policy.insert(
+                Policy(id=policy_id, organization=actor.organization_id, name=given.name, created_at=now)
+            )
+            .on_conflict(target=(Policy.organization, Policy.name), action="DO NOTHING")
+            .returning(Policy.id)
+        )
+        if not inserted:
+            raise _name_taken(given.name)
+        await _add_version(policy_id, 1, given)
+        await append(actor, "policy.created", "policy", policy_id, _detail(given, 1))
+    return await queries.get_policy(actor.organization_id, policy_id)
+
+
+async def change_policy(actor: Actor, policy_id: UUID, given: PolicyInput) -> PolicyView:
+    """Give a policy a new version; what is already proposed stays bound to the version it was proposed under.
+
+    Raises `NotFound` and `NameTaken`. A change that changes nothing makes no version.
+    """
+    actor.require(Permission.POLICIES_WRITE)
+    async with transaction():
+        if not await run_sql(
+            "SELECT id FROM policy WHERE id = {} AND organization = {} FOR UPDATE", policy_id, actor.organization_id
+        ):
+            raise NotFound("There is no such policy.")
+        before = await queries.get_policy(actor.organization_id, policy_id)
+        if given != PolicyInput(
+            name=before.name,
+            approvals_required=before.approvals_required,
+            expires_after_seconds=before.expires_after_seconds,
+        ):
+            try:
+                await Policy.update({Policy.name: given.name}).where(Policy.id == policy_id)
+            except asyncpg.UniqueViolationError:
+                raise _name_taken(given.name) from None
+            await _add_version(policy_id, before.version + 1, given)
+            await append(actor, "policy.changed", "policy", policy_id, _detail(given, before.version + 1))
+    return await queries.get_policy(actor.organization_id, policy_id)
+
+
+async def _add_version(policy_id: UUID, number: int, given: PolicyInput) -> None:
+    await PolicyVersion.insert(
+        PolicyVersion(
+            id=new_id(),
+            policy=policy_id,
+            number=number,
+            approvals_required=given.approvals_required,
+            expires_after_seconds=given.expires_after_seconds,
+            created_at=clock.now(),
+        )
+    )
+
+
+def _detail(given: PolicyInput, number: int) -> dict[str, object]:
+    return {
+        "name": given.name,
+        "version": number,
+        "approvals_required": given.approvals_required,
+        "expires_after_seconds": given.expires_after_seconds,
+    }
+
+
+def _name_taken(name: str) -> NameTaken:
+    return NameTaken(f"There is a policy called {name} already. Choose another name.")

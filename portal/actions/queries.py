@@ -1,0 +1,327 @@
+"""Reads of actions, for pages, the API and the stages after."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal import clock
+from portal.accounts.permissions import GRANTS, Permission, Role
+from portal.accounts.schemas import Actor
+from portal.actions import effects, policy
+from portal.actions.digest import fingerprint
+from portal.actions.schemas import ActionView, DecisionView, InboxItem, PolicyOfAction, PolicyView, Simulation
+from portal.actions.tables import ActionStatus, Verdict
+from portal.db.engine import run_sql
+from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
+from portal.errors import NotFound
+
+SELECT = """
+    SELECT a.*, c.name AS contract_name, chain.name AS chain_name, s.id AS signer_id, s.address AS signer_address,
+           v.number AS policy_number, v.approvals_required, p.id AS policy_id, p.name AS policy_name,
+           rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email
+    FROM action a
+    JOIN contract c ON c.id = a.contract
+    JOIN chain ON chain.id = a.chain
+    JOIN signer s ON s.id = c.signer
+    JOIN policy_version v ON v.id = a.policy_version
+    JOIN policy p ON p.id = v.policy
+    LEFT JOIN rule_version rv ON rv.id = a.rule_version
+    LEFT JOIN end_user e ON e.id = a.end_user
+    LEFT JOIN member m ON m.id = a.proposed_by
+    LEFT JOIN person proposer ON proposer.id = m.person
+"""
+
+
+POLICIES = """
+    SELECT p.id, p.name, p.created_at, v.id AS version_id, v.number AS version, v.approvals_required,
+           v.expires_after_seconds, v.created_at AS changed_at
+    FROM policy p JOIN LATERAL (
+        SELECT * FROM policy_version WHERE policy = p.id ORDER BY number DESC LIMIT 1
+    ) v ON true
+    WHERE p.organization = {}
+"""
+
+
+async def get_action(organization_id: UUID, action_id: UUID) -> ActionView:
+    """One action with its decisions. Raises `NotFound`, for another organisation's too."""
+    rows = await run_sql(SELECT + "WHERE a.id = {} AND a.organization = {}", action_id, organization_id)
+    if not rows:
+        raise NotFound("There is no such action.")
+    return (await _views(rows))[0]
+
+
+async def list_actions(
+    organization_id: UUID,
+    *,
+    status: ActionStatus | None = None,
+    contract_id: UUID | None = None,
+    end_user_id: UUID | None = None,
+    signal_id: UUID | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[ActionView]:
+    """Actions, the newest first, of those that fit every filter given."""
+    filters: list[tuple[str, Any]] = [
+        ("a.organization = {}", organization_id),
+        ("a.status = {}", status),
+        ("a.contract = {}", contract_id),
+        ("a.end_user = {}", end_user_id),
+        ("a.signal = {}", signal_id),
+        ("a.id < {}", decode_cursor(cursor) if cursor else None),
+    ]
+    wanted = [(sql, value) for sql, value in filters if value is not None]
+    rows = await run_sql(
+        SELECT + "WHERE " + " AND ".join(sql for sql, _ in wanted) + " ORDER BY a.id DESC LIMIT {}",
+        *(value for _, value in wanted),
+        check_limit(limit) + 1,
+    )
+    views = {view.id: view for view in await _views(rows)}
+    return page_of(rows, limit, lambda row: views[row["id"]])
+
+
+async def list_actions_of_end_user(
+    organization_id: UUID, end_user_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[ActionView]:
+    """What was proposed for one end user, the newest first."""
+    return await list_actions(organization_id, end_user_id=end_user_id, cursor=cursor, limit=limit)
+
+
+async def list_inbox(actor: Actor, *, limit: int = DEFAULT_LIMIT) -> list[InboxItem]:
+    """What waits for this member, oldest deadline first: open, not decided and not proposed by them.
+
+    Empty for somebody who may not approve.
+    """
+    if not actor.id or Permission.ACTIONS_APPROVE not in actor.permissions:
+        return []
+    rows = await run_sql(
+        SELECT + "WHERE " + WAITS_FOR_MEMBER + " ORDER BY a.expires_at, a.id LIMIT {}",
+        *_inbox_arguments(actor),
+        check_limit(limit),
+    )
+    views = await _views(rows)
+    warnings = await _warnings(actor.organization_id, views)
+    return [InboxItem(action=view, warnings=warnings[view.id]) for view in views]
+
+
+async def count_inbox(actor: Actor) -> int:
+    """How many actions `list_inbox` would list without a limit."""
+    if not actor.id or Permission.ACTIONS_APPROVE not in actor.permissions:
+        return 0
+    rows = await run_sql(
+        "SELECT count(*) FROM action a WHERE " + WAITS_FOR_MEMBER,  # noqa: S608 (both parts are constants)
+        *_inbox_arguments(actor),
+    )
+    return int(rows[0]["count"])
+
+
+WAITS_FOR_MEMBER = """
+    a.organization = {} AND a.status = 'proposed' AND a.expires_at > {} AND a.proposed_by IS DISTINCT FROM {}
+    AND NOT EXISTS (SELECT FROM decision d WHERE d.action = a.id AND d.member = {})
+"""
+
+
+def _inbox_arguments(actor: Actor) -> tuple[Any, ...]:
+    return (actor.organization_id, clock.now(), actor.id, actor.id)
+
+
+async def list_warnings(organization_id: UUID, action: ActionView) -> list[str]:
+    """What is unusual about one action, as sentences."""
+    return (await _warnings(organization_id, [action]))[action.id]
+
+
+async def count_by_status(organization_id: UUID) -> dict[ActionStatus, int]:
+    """How many actions there are in each status; 0 where there are none."""
+    rows = await run_sql("SELECT status, count(*) FROM action WHERE organization = {} GROUP BY status", organization_id)
+    found = {row["status"]: row["count"] for row in rows}
+    return {status: found.get(status, 0) for status in ActionStatus}
+
+
+async def list_action_ids_of_signals(organization_id: UUID, signal_ids: Iterable[UUID]) -> dict[UUID, list[UUID]]:
+    """For each signal the ids of its actions, oldest first; an empty list for one without."""
+    found: dict[UUID, list[UUID]] = {id: [] for id in signal_ids}
+    for row in await run_sql(
+        "SELECT signal, id FROM action WHERE organization = {} AND signal = ANY({}::uuid[]) ORDER BY id",
+        organization_id,
+        list(found),
+    ):
+        found[row["signal"]].append(row["id"])
+    return found
+
+
+async def list_action_ids_of_signal(organization_id: UUID, signal_id: UUID) -> list[UUID]:
+    """Ids of the actions that came of one signal, oldest first."""
+    return (await list_action_ids_of_signals(organization_id, [signal_id]))[signal_id]
+
+
+async def get_policy(organization_id: UUID, policy_id: UUID) -> PolicyView:
+    """A policy with its newest version. Raises `NotFound`."""
+    rows = await run_sql(POLICIES + "AND p.id = {}", organization_id, policy_id)
+    if not rows:
+        raise NotFound("There is no such policy.")
+    return msgspec.convert(rows[0], PolicyView)
+
+
+async def list_policies(
+    organization_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[PolicyView]:
+    """Policies with their newest versions, the newest policy first."""
+    before = decode_cursor(cursor) if cursor else None
+    rows = await run_sql(
+        POLICIES + "AND ({}::uuid IS NULL OR p.id < {}) ORDER BY p.id DESC LIMIT {}",
+        *(organization_id, before, before, check_limit(limit) + 1),
+    )
+    return page_of(rows, limit, lambda row: msgspec.convert(row, PolicyView))
+
+
+async def names_of(organization_id: UUID, addresses: Iterable[str]) -> dict[str, str]:
+    """What the organisation calls these EIP-55 addresses, by address in lower case: contracts, signers, end users."""
+    wanted = list(addresses)
+    if not wanted:
+        return {}
+    rows = await run_sql(
+        """SELECT address, name FROM contract WHERE organization = {} AND address = ANY({}::text[])
+           UNION ALL
+           SELECT address, name FROM signer WHERE organization = {} AND purpose = 'sends' AND address = ANY({}::text[])
+           UNION ALL
+           SELECT address, name FROM end_user WHERE organization = {} AND address = ANY({}::text[])""",
+        *(organization_id, wanted) * 3,
+    )
+    return {row["address"].lower(): row["name"] for row in rows}
+
+
+async def cast_decisions(action_ids: Iterable[UUID]) -> dict[UUID, list[dict[str, Any]]]:
+    """The decisions about each action in the order made, each with `may_decide` as the member's rights are now."""
+    found: dict[UUID, list[dict[str, Any]]] = {id: [] for id in action_ids}
+    for row in await run_sql(
+        """SELECT d.*, m.role, p.email, p.name, m.disabled_at IS NULL AND p.disabled_at IS NULL AS enabled
+           FROM decision d JOIN member m ON m.id = d.member JOIN person p ON p.id = m.person
+           WHERE d.action = ANY({}::uuid[]) ORDER BY d.decided_at, d.id""",
+        list(found),
+    ):
+        row["may_decide"] = row["enabled"] and Permission.ACTIONS_APPROVE in GRANTS[Role(row["role"])]
+        found[row["action"]].append(row)
+    return found
+
+
+def standing_of(
+    rows: list[dict[str, Any]], *, digest: bytes, required: int, proposer_id: UUID | None
+) -> policy.Standing:
+    """The quorum over rows of `cast_decisions`."""
+    return policy.assess(
+        [
+            policy.CastDecision(row["member"], Verdict(row["verdict"]), bytes(row["digest"]), row["may_decide"])
+            for row in rows
+        ],
+        digest=digest,
+        required=required,
+        proposer_id=proposer_id,
+    )
+
+
+async def _views(rows: list[dict[str, Any]]) -> list[ActionView]:
+    decisions = await cast_decisions(row["id"] for row in rows) if rows else {}
+    return [_view(row, decisions[row["id"]]) for row in rows]
+
+
+def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
+    digest = bytes(row["digest"])
+    standing = standing_of(decisions, digest=digest, required=row["approvals_required"], proposer_id=row["proposed_by"])
+    return ActionView(
+        id=row["id"],
+        status=ActionStatus(row["status"]),
+        summary=row["summary"],
+        digest=digest.hex(),
+        fingerprint=fingerprint(digest),
+        contract_id=row["contract"],
+        contract_name=row["contract_name"],
+        chain_id=row["chain"],
+        chain_name=row["chain_name"],
+        function=row["function"],
+        arguments=msgspec.json.decode(row["arguments"]),
+        value_wei=str(int(row["value_wei"])),
+        to_address=row["to_address"],
+        signer_id=row["signer_id"],
+        signer_address=row["signer_address"],
+        calldata=f"0x{bytes(row['calldata']).hex()}",
+        simulation=simulation_of(row),
+        approvals=[_decision_view(decision, digest) for decision in decisions],
+        approvals_given=standing.approvals,
+        approvals_required=standing.required,
+        policy=PolicyOfAction(
+            id=row["policy_id"],
+            name=row["policy_name"],
+            version_id=row["policy_version"],
+            version=row["policy_number"],
+        ),
+        proposed_by=row["proposer_email"],
+        proposed_by_member_id=row["proposed_by"],
+        rule_id=row["rule"],
+        rule_version=row["rule_number"],
+        signal_id=row["signal"],
+        end_user_id=row["end_user"],
+        end_user_name=row["end_user_name"],
+        correlation_id=row["correlation_id"],
+        proposed_at=row["proposed_at"],
+        expires_at=row["expires_at"],
+        decided_at=row["decided_at"],
+    )
+
+
+def _decision_view(row: dict[str, Any], digest: bytes) -> DecisionView:
+    return DecisionView(
+        member_id=row["member"],
+        email=row["email"],
+        name=row["name"],
+        verdict=Verdict(row["verdict"]),
+        reason=row["reason"],
+        second_factor=row["second_factor"],
+        counts=row["verdict"] == Verdict.REJECTION or (row["may_decide"] and bytes(row["digest"]) == digest),
+        decided_at=row["decided_at"],
+    )
+
+
+def simulation_of(row: dict[str, Any]) -> Simulation | None:
+    """The stored simulation of an action's row; None until it is simulated."""
+    if row["simulation"] is None:
+        return None
+    return Simulation(**msgspec.json.decode(row["simulation"]), simulated_at=row["simulated_at"])
+
+
+async def _warnings(organization_id: UUID, views: list[ActionView]) -> dict[UUID, list[str]]:
+    recipients = {view.id: effects.addresses_in(view.arguments) for view in views}
+    names = await names_of(organization_id, {address for found in recipients.values() for address in found})
+    history = await _history(organization_id, [view.id for view in views])
+    warnings = {}
+    for view in views:
+        found = []
+        if view.simulation and not view.simulation.ok:
+            found.append(f"The call would fail: {view.simulation.revert_reason}")
+        if history[view.id]["first_call"] and view.to_address:
+            found.append(f"The first call of {view.function.partition('(')[0]} of {view.contract_name}.")
+        found += [
+            f"{effects.short_address(address)} is not an end user, a signer or a contract of yours."
+            for address in recipients[view.id]
+            if address.lower() not in names
+        ]
+        if history[view.id]["first_for_end_user"]:
+            found.append(f"The first action for {effects.plain(view.end_user_name or '')}.")
+        warnings[view.id] = found
+    return warnings
+
+
+async def _history(organization_id: UUID, action_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
+    """By action: whether nothing like it was ever approved before."""
+    rows = await run_sql(
+        """SELECT a.id,
+                  NOT EXISTS (SELECT FROM action b WHERE b.contract = a.contract AND b.function = a.function
+                              AND b.status = 'approved' AND b.id <> a.id) AS first_call,
+                  a.end_user IS NOT NULL AND NOT EXISTS (
+                      SELECT FROM action b WHERE b.end_user = a.end_user AND b.status = 'approved' AND b.id <> a.id
+                  ) AS first_for_end_user
+           FROM action a WHERE a.organization = {} AND a.id = ANY({}::uuid[])""",
+        organization_id,
+        action_ids,
+    )
+    return {row["id"]: row for row in rows}

@@ -1,0 +1,140 @@
+"""Asking the chain what a call would do, and approving automatically where the policy says so.
+
+The node is asked outside any db transaction; the answers are stored by compare-and-set.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from structlog.contextvars import bound_contextvars
+
+from portal import clock
+from portal.accounts.permissions import Permission
+from portal.accounts.schemas import Actor, system_actor
+from portal.actions import queries
+from portal.actions.errors import ActionNotProposed
+from portal.actions.schemas import ActionView
+from portal.actions.tables import ActionStatus
+from portal.audit.service import append
+from portal.chain.rpc import NodeUnavailable, get_node
+from portal.db.engine import run_sql, transaction
+from portal.errors import Forbidden
+from portal.jobs.queue import ring
+from portal.logging import get_logger
+
+log = get_logger(__name__)
+AT_ONCE = 16
+"""Questions to one node at a time."""
+
+CALLS = """
+    SELECT a.id, a.chain, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
+    FROM action a JOIN contract c ON c.id = a.contract JOIN signer s ON s.id = c.signer
+    WHERE a.status = 'proposed'
+"""
+
+
+async def simulate_waiting(limit: int = 200) -> int:
+    """Simulate up to `limit` proposed actions of each chain that never were, the oldest first; returns how many.
+
+    Those of a chain whose nodes are down wait for the next call, without keeping other chains' waiting.
+    """
+    chains = await run_sql("SELECT DISTINCT chain FROM action WHERE status = 'proposed' AND simulated_at IS NULL")
+    done = 0
+    for chain in chains:
+        calls = await run_sql(
+            CALLS + "AND a.simulated_at IS NULL AND a.chain = {} ORDER BY a.id LIMIT {}", chain["chain"], limit
+        )
+        try:
+            done += await _simulate(calls)
+        except NodeUnavailable as error:
+            log.warning("simulation.node_unavailable", chain_id=chain["chain"], waiting=len(calls), error=error.detail)
+    return done
+
+
+async def simulate(action_ids: Iterable[UUID]) -> int:
+    """Simulate these actions, again if need be, as far as they are still proposed; returns how many.
+
+    Raises `NodeUnavailable`, then with nothing recorded.
+    """
+    return await _simulate(await run_sql(CALLS + "AND a.id = ANY({}::uuid[]) ORDER BY a.id", list(action_ids)))
+
+
+async def resimulate(actor: Actor, action_id: UUID) -> ActionView:
+    """Simulate one open action again, for somebody who may propose or approve. Raises `ActionNotProposed`."""
+    if not actor.permissions & {Permission.ACTIONS_PROPOSE, Permission.ACTIONS_APPROVE}:
+        raise Forbidden("Simulating again is for those who may propose or approve actions.")
+    action = await queries.get_action(actor.organization_id, action_id)
+    if action.status != ActionStatus.PROPOSED:
+        raise ActionNotProposed(f"This action is {action.status}; only an open one is simulated.")
+    await simulate([action_id])
+    return await queries.get_action(actor.organization_id, action_id)
+
+
+async def _simulate(calls: list[dict[str, Any]]) -> int:
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(call: dict[str, Any]) -> dict[str, Any]:
+        async with gate:
+            answer = await get_node(call["chain"]).simulate(
+                sender=call["signer_address"],
+                to=call["to_address"],
+                data=bytes(call["calldata"]),
+                value_wei=int(call["value_wei"]),
+            )
+        return {
+            "ok": answer.revert_reason is None,
+            "gas": answer.gas,
+            "block_number": answer.block_number,
+            "revert_reason": answer.revert_reason,
+        }
+
+    answers = await asyncio.gather(*(ask(call) for call in calls))
+    return await _store({call["id"]: answer for call, answer in zip(calls, answers, strict=True)})
+
+
+async def _store(answers: dict[UUID, dict[str, Any]]) -> int:
+    """Store what the chain said about actions that are still open, and approve those whose policy asks nobody."""
+    if not answers:
+        return 0
+    approved = False
+    async with transaction():
+        # In one order, so that two simulations of the same actions do not deadlock.
+        rows = await run_sql(
+            """SELECT a.id, a.organization, a.digest, a.correlation_id, a.expires_at, v.approvals_required,
+                      v.number, p.name AS policy
+               FROM action a JOIN policy_version v ON v.id = a.policy_version JOIN policy p ON p.id = v.policy
+               WHERE a.id = ANY({}::uuid[]) AND a.status = 'proposed' ORDER BY a.organization, a.id FOR UPDATE OF a""",
+            list(answers),
+        )
+        now = clock.now()
+        for row in rows:
+            answer = answers[row["id"]]
+            automatic = row["approvals_required"] == 0 and answer["ok"] and row["expires_at"] > now
+            await run_sql(
+                """UPDATE action SET simulation = {}, simulated_at = {}, status = {}, decided_at = {} WHERE id = {}""",
+                msgspec.json.encode(answer).decode(),
+                now,
+                (ActionStatus.APPROVED if automatic else ActionStatus.PROPOSED).value,
+                now if automatic else None,
+                row["id"],
+            )
+            if automatic:
+                approved = True
+                await _record_automatic_approval(row)
+    if approved:
+        ring("run_lanes")
+    return len(rows)
+
+
+async def _record_automatic_approval(row: dict[str, Any]) -> None:
+    with bound_contextvars(correlation_id=row["correlation_id"]):
+        await append(
+            system_actor(row["organization"], f"policy {row['policy']}"),
+            "action.approved",
+            "action",
+            row["id"],
+            {"digest": bytes(row["digest"]).hex(), "policy": row["policy"], "version": row["number"]},
+        )
