@@ -1,0 +1,226 @@
+"""Calls to bytes and back, with values as JSON writes them. Pure.
+
+What `encode_call` and `decode_call` return as `arguments` holds values in the canonical form of `chain.values`.
+"""
+
+import re
+from typing import Any, cast
+
+import msgspec
+from eth_abi.abi import decode, encode
+from eth_abi.exceptions import ABITypeError, DecodingError, ParseError
+from eth_abi.grammar import parse
+from eth_typing import ABIElement
+from eth_utils.abi import abi_to_signature, collapse_if_tuple, function_signature_to_4byte_selector
+
+from portal.chain.schemas import FunctionView, Parameter
+from portal.chain.values import HEX, component_names, convert, escape, to_json
+from portal.errors import FieldError, InputInvalid
+
+Abi = list[dict[str, Any]]
+MAX_CALLDATA_BYTES = 100_000  # nodes refuse a transaction above 128 KiB
+MAX_REASON = 4096
+ERROR_STRING = bytes.fromhex("08c379a0")
+PANIC = bytes.fromhex("4e487b71")
+PANICS = {
+    0x00: "a compiler-inserted panic",
+    0x01: "an assertion failed",
+    0x11: "an arithmetic overflow",
+    0x12: "a division by zero",
+    0x21: "a value outside its enum",
+    0x22: "wrongly encoded storage",
+    0x31: "pop of an empty array",
+    0x32: "an array index out of bounds",
+    0x41: "too much memory allocated",
+    0x51: "a call of an unset function",
+}
+
+
+class EncodedCall(msgspec.Struct, frozen=True):
+    """A call both ways: `calldata` for the chain, `arguments` for people and digests."""
+
+    function: str
+    calldata: bytes
+    arguments: list[dict[str, Any]]
+    """`[{"name", "type", "value"}]`, in the order of the ABI."""
+
+
+def parse_abi(value: Any) -> Abi:
+    """`value` as an ABI. Raises `InputInvalid` at `/abi/...` for anything else, and for types we cannot encode."""
+    if not isinstance(value, list) or not value:
+        raise InputInvalid.at("/abi", "The ABI must be a JSON array of functions, events and errors.")
+    for position, element in enumerate(value):
+        path = f"/abi/{position}"
+        if not isinstance(element, dict) or not isinstance(element.get("type"), str):
+            raise InputInvalid.at(path, 'Each element of an ABI is an object with a "type".')
+        kind = element["type"]
+        if kind in ("function", "error") and not isinstance(element.get("name"), str):
+            raise InputInvalid.at(path, f"This {kind} has no name.")
+        if kind in ("function", "constructor", "error"):
+            _check_components(element.get("inputs", [] if kind == "constructor" else None), f"{path}/inputs")
+    return value
+
+
+def _check_components(components: Any, path: str) -> None:
+    if not isinstance(components, list):
+        raise InputInvalid.at(path, "The inputs must be an array.")
+    for position, component in enumerate(components):
+        here = f"{path}/{position}"
+        if not isinstance(component, dict) or not isinstance(component.get("type"), str):
+            raise InputInvalid.at(here, 'Each input is an object with a "name" and a "type".')
+        if not isinstance(component.get("name", ""), str) or not isinstance(component.get("maxLength", 0), int):
+            raise InputInvalid.at(here, "The name of an input must be a text, its maxLength an integer.")
+        base, _, dimensions = component["type"].partition("[")
+        if base == "tuple":
+            _check_components(component.get("components"), f"{here}/components")
+        try:
+            parse(f"uint256[{dimensions}" if dimensions else "uint256").validate()
+            if base != "tuple":
+                parse(base).validate()
+        except (ABITypeError, ParseError):
+            raise InputInvalid.at(here, f"{component['type']!r} is not a type of the ABI.") from None
+        if base not in ("tuple", "address", "bool", "string") and not re.fullmatch(r"u?int\d+|bytes\d*", base):
+            raise InputInvalid.at(here, f"Inputs of type {base} are not supported.")
+
+
+def signature(element: dict[str, Any]) -> str:
+    """The canonical signature of a function, error or constructor: `mint(address,uint256)`, `constructor(string)`."""
+    return abi_to_signature(cast(ABIElement, {"inputs": [], **element}))
+
+
+def functions(abi: Abi, allowed: list[str]) -> list[FunctionView]:
+    """The functions that change state, in the order of the ABI; `allowed` are the signatures that may be called."""
+    views = []
+    for element in abi:
+        if element["type"] == "function" and element.get("stateMutability") not in ("view", "pure"):
+            name, inputs = signature(element), inputs_of(element)
+            label = f"{element['name']}({', '.join(f'{each.name}: {each.type}' for each in inputs)})"
+            payable = element.get("stateMutability") == "payable"
+            views.append(FunctionView(name, element["name"], label, inputs, payable, name in allowed))
+    return views
+
+
+def function_inputs(abi: Abi, function: str) -> list[Parameter]:
+    """The inputs of `function`, a canonical signature (or `constructor(...)`). Raises `InputInvalid` at `/function`."""
+    return inputs_of(_find(abi, function))
+
+
+def inputs_of(element: dict[str, Any]) -> list[Parameter]:
+    """The inputs of an ABI element, each with a name."""
+    components = element.get("inputs", [])
+    return [
+        Parameter(name, collapse_if_tuple(component), component.get("maxLength"))
+        for name, component in zip(component_names(components), components, strict=True)
+    ]
+
+
+def _find(abi: Abi, function: str) -> dict[str, Any]:
+    for element in abi:
+        if element["type"] in ("function", "constructor") and signature(element) == function:
+            return element
+    if function == "constructor()":
+        return {"type": "constructor", "inputs": []}
+    known = ", ".join(signature(element) for element in abi if element["type"] == "function")
+    raise InputInvalid.at("/function", f"The contract has no function {function[:200]}. It has: {known[:1000]}.")
+
+
+def encode_call(abi: Abi, function: str, values: dict[str, Any]) -> EncodedCall:
+    """The call of `function` (a canonical signature) with `values` by parameter name.
+
+    Raises `InputInvalid`, naming every wrong value at `/arguments/<name>`.
+    """
+    element = _find(abi, function)
+    arguments, encoded = _encode_arguments(element, values)
+    return EncodedCall(function, function_signature_to_4byte_selector(function) + encoded, arguments)
+
+
+def encode_constructor(abi: Abi, bytecode: bytes, values: dict[str, Any]) -> EncodedCall:
+    """The creation of a contract: `bytecode` followed by the constructor's arguments. Raises as `encode_call` does."""
+    element = next((element for element in abi if element["type"] == "constructor"), {"type": "constructor"})
+    arguments, encoded = _encode_arguments(element, values)
+    return EncodedCall(signature(element), bytecode + encoded, arguments)
+
+
+def _encode_arguments(element: dict[str, Any], values: dict[str, Any]) -> tuple[list[dict[str, Any]], bytes]:
+    inputs, arguments, python_values, problems = inputs_of(element), [], [], []
+    for component, parameter in zip(element.get("inputs", []), inputs, strict=True):
+        path = "/arguments/" + escape(parameter.name)
+        try:
+            if parameter.name not in values:
+                raise FieldError(path, f"{parameter.name} ({parameter.type}) is missing.")
+            python_value, value = convert(component, values[parameter.name], path, parameter.name)
+        except FieldError as problem:
+            problems.append(problem)
+            continue
+        python_values.append(python_value)
+        arguments.append({"name": parameter.name, "type": parameter.type, "value": value})
+    names = {parameter.name for parameter in inputs}
+    problems += [
+        FieldError("/arguments/" + escape(name), f"The function {signature(element)} has no argument {name!r}.")
+        for name in values
+        if name not in names
+    ]
+    if problems:
+        raise InputInvalid(problems[0].message, fields=problems)
+    encoded = encode([parameter.type for parameter in inputs], python_values)
+    if len(encoded) > MAX_CALLDATA_BYTES:
+        raise InputInvalid.at(
+            "/arguments", f"The arguments take {len(encoded)} bytes; at most {MAX_CALLDATA_BYTES} fit."
+        )
+    return arguments, encoded
+
+
+def decode_call(abi: Abi, calldata: bytes) -> EncodedCall:
+    """The call that `calldata` is. Raises `InputInvalid` unless encoding it again gives the same bytes."""
+    for element in abi:
+        if element["type"] == "function":
+            function = signature(element)
+            if function_signature_to_4byte_selector(function) == calldata[:4]:
+                return EncodedCall(function, calldata, _decode_arguments(element, calldata[4:]))
+    raise InputInvalid.at("/calldata", f"The contract has no function with the selector 0x{calldata[:4].hex()}.")
+
+
+def _decode_arguments(element: dict[str, Any], data: bytes) -> list[dict[str, Any]]:
+    inputs = inputs_of(element)
+    types = [parameter.type for parameter in inputs]
+    try:
+        values = decode(types, data)
+        canonical = encode(types, values) == data
+    except (DecodingError, ValueError, OverflowError):
+        canonical = False
+    if not canonical:
+        raise InputInvalid.at("/calldata", f"These bytes are not a well-formed call of {signature(element)}.")
+    return [
+        {"name": parameter.name, "type": parameter.type, "value": to_json(component, value)}
+        for parameter, component, value in zip(inputs, element.get("inputs", []), values, strict=True)
+    ]
+
+
+def decode_revert(data: bytes | str, abi: Abi | None = None) -> str:
+    """Why a call reverted, in words: `Error(string)`, `Panic(uint256)`, or a custom error of `abi`.
+
+    One printable line of at most 4096 characters, whatever a contract returned.
+    """
+    if isinstance(data, str):
+        data = bytes.fromhex(data[2:]) if HEX.fullmatch(data) else b""
+    if not data:
+        return "The contract reverted without giving a reason."
+    selector, body = data[:4], data[4:]
+    try:
+        if selector == ERROR_STRING:
+            return printable(decode(["string"], body)[0]) or "The contract reverted with an empty reason."
+        if selector == PANIC:
+            code = decode(["uint256"], body)[0]
+            return f"The contract panicked: {PANICS.get(code, 'an unknown reason')} (code 0x{code:02x})."
+        for element in abi or []:
+            if element["type"] == "error" and function_signature_to_4byte_selector(signature(element)) == selector:
+                named = ", ".join(f"{each['name']}: {each['value']}" for each in _decode_arguments(element, body))
+                return printable(f"{element['name']}({named})")
+    except (DecodingError, ValueError, OverflowError, InputInvalid):
+        pass
+    return printable(f"The contract reverted with 0x{data[:1024].hex()}.")
+
+
+def printable(text: str) -> str:
+    """`text` with what cannot be printed replaced, at most 4096 characters."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:MAX_REASON])

@@ -1,0 +1,126 @@
+"""Reads of chains, contracts and signers. What belongs to another organisation is `NotFound`."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal.chain.abi import Abi, functions
+from portal.chain.schemas import ChainView, ContractView, SignerView
+from portal.chain.tables import Chain, Contract, Signer, SignerPurpose
+from portal.db.engine import run_sql
+from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
+from portal.errors import NotFound
+
+CONTRACTS = """
+    SELECT contract.*, chain.name AS chain_name, chain.explorer_url AS chain_explorer_url,
+           signer.address AS signer_address
+    FROM contract JOIN chain ON chain.id = contract.chain JOIN signer ON signer.id = contract.signer
+    WHERE contract.organization = {}
+"""
+
+
+async def get_chain(chain_id: int) -> ChainView:
+    """The chain. Raises `NotFound` if this installation has no such chain."""
+    rows = await Chain.select().where(Chain.id == chain_id)
+    if not rows:
+        raise NotFound(f"There is no chain {chain_id} here.")
+    return _chain_view(rows[0])
+
+
+async def list_chains() -> list[ChainView]:
+    """All chains of this installation, by name."""
+    return [_chain_view(row) for row in await Chain.select().order_by(Chain.name)]
+
+
+async def get_contract(organization_id: UUID, contract_id: UUID) -> ContractView:
+    """The contract. Raises `NotFound`."""
+    rows = await run_sql(CONTRACTS + "AND contract.id = {}", organization_id, contract_id)
+    if not rows:
+        raise NotFound("There is no such contract.")
+    return _contract_view(rows[0])
+
+
+async def get_abi(organization_id: UUID, contract_id: UUID) -> Abi:
+    """The contract's whole ABI, events and errors included. Raises `NotFound`."""
+    rows = (
+        await Contract.select(Contract.abi)
+        .where(Contract.id == contract_id, Contract.organization == organization_id)
+        .output(load_json=True)
+    )
+    if not rows:
+        raise NotFound("There is no such contract.")
+    abi: Abi = rows[0]["abi"]
+    return abi
+
+
+async def list_contracts(
+    organization_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[ContractView]:
+    """The organisation's contracts, the newest first."""
+    after = decode_cursor(cursor) if cursor else None
+    rows = await run_sql(
+        CONTRACTS + "AND ({}::uuid IS NULL OR contract.id < {}) ORDER BY contract.id DESC LIMIT {}",
+        *(organization_id, after, after, check_limit(limit) + 1),
+    )
+    return page_of(rows, limit, _contract_view)
+
+
+async def get_signer(organization_id: UUID, signer_id: UUID) -> SignerView:
+    """The signer. Raises `NotFound`."""
+    rows = await Signer.select().where(Signer.id == signer_id, Signer.organization == organization_id)
+    if not rows:
+        raise NotFound("There is no such signer.")
+    return _signer_view(rows[0])
+
+
+async def list_signers(
+    organization_id: UUID,
+    *,
+    purpose: SignerPurpose = SignerPurpose.SENDS,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[SignerView]:
+    """The organisation's signers of one purpose, the newest first."""
+    query = Signer.select().where(Signer.organization == organization_id, Signer.purpose == purpose)
+    if cursor:
+        query = query.where(Signer.id < decode_cursor(cursor))
+    rows = await query.order_by(Signer.id, ascending=False).limit(check_limit(limit) + 1)
+    return page_of(rows, limit, _signer_view)
+
+
+def _chain_view(row: dict[str, Any]) -> ChainView:
+    return ChainView(**{name: row[name] for name in ChainView.__struct_fields__})
+
+
+def _contract_view(row: dict[str, Any]) -> ContractView:
+    explorer, address = row["chain_explorer_url"], row["address"]
+    allowed: list[str] = msgspec.json.decode(row["allowed_functions"])
+    return ContractView(
+        id=row["id"],
+        chain_id=row["chain"],
+        chain_name=row["chain_name"],
+        name=row["name"],
+        template=row["template"],
+        status=row["status"],
+        address=address,
+        explorer_url=f"{explorer}/address/{address}" if explorer and address else None,
+        symbol=row["symbol"],
+        decimals=row["decimals"],
+        signer_id=row["signer"],
+        signer_address=row["signer_address"],
+        functions=functions(msgspec.json.decode(row["abi"]), allowed),
+        created_at=row["created_at"],
+    )
+
+
+def _signer_view(row: dict[str, Any]) -> SignerView:
+    return SignerView(
+        id=row["id"],
+        name=row["name"],
+        purpose=row["purpose"],
+        status=row["status"],
+        address=row["address"],
+        end_user_id=row["end_user"],
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,316 @@
+"""The nodes of a chain, typed. Reads raise `NodeUnavailable`; a send never raises for what a node answers."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+import msgspec
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from portal.chain.abi import Abi, decode_revert
+from portal.chain.endpoint import Asked, Endpoint, EndpointFailed
+from portal.chain.send_answers import SendAnswer, SendKind, answer_of, classify, error_text
+from portal.chain.values import HEX
+from portal.errors import Conflict, Unavailable
+from portal.logging import get_logger
+from portal.settings import get_settings
+
+log = get_logger(__name__)
+BATCH = 100  # calls in one request; hosted nodes commonly refuse more
+LEAST_TIP_WEI = 1
+
+T = TypeVar("T")
+
+
+class NodeUnavailable(Unavailable):
+    """No node of the chain gives a usable answer now."""
+
+    title = "The chain's node does not answer"
+
+
+class CallReverted(Conflict):
+    """The contract refuses the call; `detail` is its reason."""
+
+    title = "The contract refuses the call"
+
+
+class Block(msgspec.Struct, frozen=True):
+    number: int
+    hash: str
+    timestamp: int
+    """Unix seconds."""
+    base_fee_wei: int | None
+    """None on a chain without EIP-1559."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    hash: str
+    block_number: int
+    block_hash: str
+    ok: bool
+    """False if it reverted."""
+    gas_used: int
+    gas_price_wei: int
+    """What was paid per unit of gas."""
+    contract_address: str | None
+
+
+class Fees(msgspec.Struct, frozen=True):
+    max_fee_wei: int
+    max_priority_fee_wei: int
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What `eth_call` carries out without a signature; `to_address` None creates a contract."""
+
+    from_address: str
+    to_address: str | None
+    calldata: bytes
+    value_wei: int = 0
+    gas_limit: int | None = None
+
+
+class Simulation(msgspec.Struct, frozen=True):
+    """What a call would do on top of block `block_number`."""
+
+    ok: bool
+    gas: int | None
+    """The node's estimate, without a margin; None if not ok."""
+    block_number: int
+    revert_reason: str | None
+
+
+class Node:
+    """The nodes of one chain as one: asked in the order of the settings, the next where one fails."""
+
+    def __init__(self, chain_id: int, urls: Sequence[str]) -> None:
+        self.chain_id = chain_id
+        self._endpoints = [Endpoint(chain_id, url) for url in urls]
+
+    async def check(self) -> str:
+        """The hash of the chain's first block, from a node that has the right chain id."""
+        return (await self._read([("eth_getBlockByNumber", ["0x0", False])], _block))[0].hash
+
+    async def head(self) -> Block:
+        """The newest block."""
+        return (await self._read([("eth_getBlockByNumber", ["latest", False])], _block))[0]
+
+    async def finalized(self) -> Block | None:
+        """The newest block that can no longer be reorganised away; None where the node cannot say."""
+        answer = (await self._ask([("eth_getBlockByNumber", ["finalized", False])]))[0]
+        return _parse(_block, answer["result"], self.chain_id) if answer.get("result") else None
+
+    async def blocks(self, numbers: Sequence[int]) -> list[Block | None]:
+        """The canonical block at each height, None above the head."""
+        return await self._read([("eth_getBlockByNumber", [hex(n), False]) for n in numbers], _optional(_block))
+
+    async def receipts(self, hashes: Sequence[str]) -> list[Receipt | None]:
+        """The receipt of each transaction; None proves nothing (pending, unknown, or a node that lags)."""
+        receipts = await self._read([("eth_getTransactionReceipt", [hash]) for hash in hashes], _optional(_receipt))
+        for hash, receipt in zip(hashes, receipts, strict=True):
+            if receipt and receipt.hash != hash.lower():
+                raise NodeUnavailable(f"The node of chain {self.chain_id} gives the receipt of another transaction.")
+        return receipts
+
+    async def transaction_count(self, address: str, *, pending: bool = False) -> int:
+        """The next nonce by the newest block, or by the node's pool with `pending`."""
+        tag = "pending" if pending else "latest"
+        return (await self._read([("eth_getTransactionCount", [address, tag])], _number))[0]
+
+    async def balance(self, address: str) -> int:
+        """In wei."""
+        return (await self._read([("eth_getBalance", [address, "latest"])], _number))[0]
+
+    async def fees(self) -> Fees:
+        """What to offer per unit of gas now: the node's tip, and a maximum of the tip plus twice the base fee.
+
+        The base fee rises by at most 12.5 % a block (EIP-1559), so twice of it lasts through about six full blocks; the
+        formula is that of Optimism's `calcGasFeeCap` (op-service/txmgr). A node that suggests no tip gives the least.
+        """
+        block, tip = await self._ask([("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])])
+        base_fee = _parse(_block, self._result(block), self.chain_id).base_fee_wei
+        if base_fee is None:
+            raise NodeUnavailable(f"Chain {self.chain_id} has no base fee; transactions need EIP-1559.")
+        tip_wei = max(LEAST_TIP_WEI, _parse(_number, tip["result"], self.chain_id) if tip.get("result") else 0)
+        return Fees(max_fee_wei=tip_wei + 2 * base_fee, max_priority_fee_wei=tip_wei)
+
+    async def call(self, call: Call, *, abi: Abi | None = None, block_number: int | None = None) -> bytes:
+        """What `call` returns at a block, the newest by default. Raises `CallReverted` with the reason."""
+        answer = (await self._ask([("eth_call", [_call_object(call), _tag(block_number)])]))[0]
+        if "error" in answer:
+            raise CallReverted(self._refusal(answer["error"], abi))
+        return _parse(_bytes, answer["result"], self.chain_id)
+
+    async def simulate(self, call: Call, *, abi: Abi | None = None) -> Simulation:
+        """Carry out `call` on top of the newest block, without a trace, and estimate its gas.
+
+        Not ok also where data is sent to an address without code, which a chain would silently accept.
+        """
+        shape, to = _call_object(call), call.to_address
+        asked: list[Asked] = [
+            ("eth_blockNumber", []),
+            ("eth_call", [shape, "latest"]),
+            ("eth_estimateGas", [shape]),
+            *([("eth_getCode", [to, "latest"])] if to and call.calldata else []),
+        ]
+        number, called, estimated, *code = await self._ask(asked)
+        block_number = _parse(_number, self._result(number), self.chain_id)
+        for answer in (called, estimated):
+            if "error" in answer:
+                return Simulation(False, None, block_number, self._refusal(answer["error"], abi))
+        if code and self._result(code[0]) == "0x":
+            return Simulation(False, None, block_number, f"There is no contract at {to} on chain {self.chain_id}.")
+        return Simulation(True, _parse(_number, estimated["result"], self.chain_id), block_number, None)
+
+    async def revert_reason(self, call: Call, block_number: int, *, abi: Abi | None = None) -> str | None:
+        """Why a transaction mined in `block_number` failed, by carrying it out again after and before that block.
+
+        None where neither fails: then what it ran into was in the middle of the block.
+        """
+        for number in (block_number, block_number - 1):
+            try:
+                await self.call(call, abi=abi, block_number=number)
+            except CallReverted as reverted:
+                return reverted.detail
+        return None
+
+    async def send(self, raw: bytes) -> SendAnswer:
+        """Send signed bytes and say what the node answered. Never raises for what a node says, or if none answers."""
+        return (await self.send_many([raw]))[0]
+
+    async def send_many(self, raws: Sequence[bytes]) -> list[SendAnswer]:
+        """`send` for several transactions in as few requests as possible, in their order."""
+        answers: list[SendAnswer] = []
+        for start in range(0, len(raws), BATCH):
+            part = raws[start : start + BATCH]
+            try:
+                said = await self._ask([("eth_sendRawTransaction", ["0x" + raw.hex()]) for raw in part])
+            except NodeUnavailable as error:
+                answers += [SendAnswer(SendKind.UNAVAILABLE, error.detail)] * len(part)
+            else:
+                answers += [self._send_answer(raw, answer) for raw, answer in zip(part, said, strict=True)]
+        return answers
+
+    def _send_answer(self, raw: bytes, answer: dict[str, Any]) -> SendAnswer:
+        if "error" in answer:
+            return answer_of(answer["error"])
+        hash = "0x" + keccak(raw).hex()
+        if answer["result"] == hash:
+            return SendAnswer(SendKind.ACCEPTED)
+        # The bytes decide the hash, so the node is wrong about something; whether it took them, nobody knows.
+        log.error("node.other_hash", chain_id=self.chain_id, hash=hash)
+        return SendAnswer(SendKind.UNKNOWN, "The node names another hash than the transaction has.")
+
+    async def close(self) -> None:
+        for endpoint in self._endpoints:
+            await endpoint.close()
+
+    async def _ask(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+        now = time.monotonic()
+        failures: list[str] = []
+        for endpoint in sorted(self._endpoints, key=lambda each: each.rests_until > now):
+            try:
+                return await endpoint.ask(asked)
+            except EndpointFailed as failure:
+                failures.append(str(failure))
+                place = self._endpoints.index(endpoint) + 1
+                log.warning("node.failed", chain_id=self.chain_id, endpoint=place, reason=str(failure))
+        also = f" (nor does any of {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise NodeUnavailable(f"The node of chain {self.chain_id} {failures[0]}{also}.", retry_after_seconds=5)
+
+    async def _read(self, asked: Sequence[Asked], parse: Callable[[Any], T]) -> list[T]:
+        results: list[T] = []
+        for start in range(0, len(asked), BATCH):
+            answers = await self._ask(asked[start : start + BATCH])
+            results += [_parse(parse, self._result(answer), self.chain_id) for answer in answers]
+        return results
+
+    def _result(self, answer: dict[str, Any]) -> Any:
+        if "error" in answer:
+            said = error_text(answer["error"])
+            raise NodeUnavailable(f"The node of chain {self.chain_id} refuses: {said}.", retry_after_seconds=5)
+        return answer["result"]
+
+    def _refusal(self, error: Any, abi: Abi | None) -> str:
+        """Why the contract refuses, from the error of `eth_call`. Raises `NodeUnavailable` if it is about the node."""
+        text = error_text(error)
+        data = error.get("data") if isinstance(error, dict) else None
+        data = data.get("data") if isinstance(data, dict) else data
+        if isinstance(data, str) and HEX.fullmatch(hexed := data.removeprefix("Reverted ")) and len(hexed) > 2:
+            return decode_revert(hexed, abi)
+        if classify(text) is SendKind.UNAVAILABLE:
+            raise NodeUnavailable(f"The node of chain {self.chain_id} refuses: {text}.", retry_after_seconds=5)
+        return decode_revert(b"") if text.lower().strip(":. ") in ("execution reverted", "reverted") else text
+
+
+@cache
+def get_node(chain_id: int) -> Node:
+    """The nodes that the settings name for `chain_id`, one object a process. Raises `NodeUnavailable` for none."""
+    urls = get_settings().rpc_urls.get(chain_id)
+    if not urls:
+        raise NodeUnavailable(f"PORTAL_CHAIN_RPC_URLS names no node for chain {chain_id}.")
+    return Node(chain_id, urls)
+
+
+async def close_nodes() -> None:
+    """Close the connections of this process to all nodes; they open again when used."""
+    for chain_id in get_settings().rpc_urls:
+        await get_node(chain_id).close()
+
+
+def _call_object(call: Call) -> dict[str, str]:
+    shape = {"from": call.from_address, "data": "0x" + call.calldata.hex(), "value": hex(call.value_wei)}
+    if call.to_address:
+        shape["to"] = call.to_address
+    if call.gas_limit is not None:
+        shape["gas"] = hex(call.gas_limit)
+    return shape
+
+
+def _tag(block_number: int | None) -> str:
+    return "latest" if block_number is None else hex(block_number)
+
+
+def _parse(parse: Callable[[Any], T], result: Any, chain_id: int) -> T:
+    try:
+        return parse(result)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise NodeUnavailable(f"The node of chain {chain_id} answers something that makes no sense.") from None
+
+
+def _optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda result: None if result is None else parse(result)
+
+
+def _number(result: Any) -> int:
+    return int(result, 16)
+
+
+def _bytes(result: Any) -> bytes:
+    return bytes.fromhex(result.removeprefix("0x"))
+
+
+def _block(result: Any) -> Block:
+    base_fee = result.get("baseFeePerGas")
+    return Block(
+        number=_number(result["number"]),
+        hash=result["hash"].lower(),
+        timestamp=_number(result["timestamp"]),
+        base_fee_wei=None if base_fee is None else _number(base_fee),
+    )
+
+
+def _receipt(result: Any) -> Receipt | None:
+    if result["blockHash"] is None or result["blockNumber"] is None:  # a pending one, as some nodes give
+        return None
+    return Receipt(
+        hash=result["transactionHash"].lower(),
+        block_number=_number(result["blockNumber"]),
+        block_hash=result["blockHash"].lower(),
+        ok=_number(result["status"]) == 1,
+        gas_used=_number(result["gasUsed"]),
+        gas_price_wei=_number(result["effectiveGasPrice"]),
+        contract_address=result["contractAddress"] and to_checksum_address(result["contractAddress"]),
+    )

@@ -1,0 +1,188 @@
+"""What a node's answer to `eth_sendRawTransaction` means. Clients agree on no codes, only roughly on words.
+
+The order matters: one text can hold the words of two classes, and the first class wins. It is the order of Chainlink's
+transaction manager, whose public table of client texts (chainlink-evm, `pkg/client/errors.go`) was read for this.
+"""
+
+import re
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+MAX_MESSAGE = 500
+ADDRESS_OF_NODE = re.compile(r"\b(?:https?|wss?)://\S+", re.I)
+UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]+")
+
+
+class SendKind(StrEnum):
+    ACCEPTED = "accepted"
+    KNOWN = "known"
+    """These very bytes are in the pool already: as good as accepted."""
+    NONCE_TOO_LOW = "nonce_too_low"
+    """The nonce is used on chain, perhaps by us: receipts decide."""
+    REPLACEMENT_UNDERPRICED = "replacement_underpriced"
+    """Another transaction with this nonce waits in the pool and pays about as much or more."""
+    UNDERPRICED = "underpriced"
+    """Below what the node or the block asks for: the same nonce with a higher fee is the way out."""
+    NONCE_TOO_HIGH = "nonce_too_high"
+    """The node does not know of a transaction before it."""
+    FUNDS = "funds"
+    FEE_CAP = "fee_cap"
+    """This node's own limit on the fee of one transaction; others may have accepted it."""
+    FATAL = "fatal"
+    """No node will ever accept these bytes."""
+    UNAVAILABLE = "unavailable"
+    """No answer, or one about the node rather than the transaction: it may have been accepted."""
+    UNKNOWN = "unknown"
+    """Words we do not know: it may have been accepted."""
+
+
+class SendAnswer(msgspec.Struct, frozen=True):
+    """What the node said to one send; `message` is its text, bounded and without the node's address."""
+
+    kind: SendKind
+    message: str = ""
+
+
+def _pattern(*texts: str) -> re.Pattern[str]:
+    return re.compile("|".join(texts), re.I)
+
+
+CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
+    (
+        SendKind.FATAL,
+        _pattern(
+            r"intrinsic gas (?:too low|exceeds gas limit)",
+            r"exceeds (?:the )?block gas limit",
+            r"exceeds current gas limit",
+            r"supplied gas is beyond limit",
+            r"gas ?limit ?exceeded",
+            r"exceeds (?:the )?(?:transaction|maximum) gas (?:limit|cap)",
+            r"gas uint64 overflow",
+            r"int256overflow",
+            r"gas is too low\. there is not enough gas",
+            r"floor data gas",
+            r"oversized data",
+            r"transaction is too big",
+            r"max initcode size exceeded",
+            r"negative value",
+            r"invalid (?:sender|signature|rlp|message format|chain ?id|transaction v, r, s)",
+            r"(?:wrong|incorrect|mismatch\w*) chain ?id",
+            r"chain ?id (?:does not|doesn't) match",
+            r"forbidden sender|is banned in local queue|transaction is not permitted|in blacklist",
+            r"sender ?is ?contract|sender not an eoa|failedtoresolvesender",
+            r"transaction type not supported",
+            r"max priority fee per gas higher than max fee per gas",
+            r"(?:rlp: |typed transaction too short)",
+            r"execution reverted",
+            r"(?:^|: )invalid(?:, transaction hash is null)?$",
+        ),
+    ),
+    (
+        SendKind.NONCE_TOO_LOW,
+        _pattern(
+            r"nonce (?:is )?too low",
+            r"\boldnonce\b",
+            r"invalid transaction nonce",
+            r"pool\(stale\)|transaction is (?:stale|outdated)",
+            r"transaction already (?:finalized|mined)",
+            r"nonce has already been used",
+        ),
+    ),
+    (
+        SendKind.REPLACEMENT_UNDERPRICED,
+        _pattern(
+            r"replacement (?:transaction|tx|fee) (?:is )?(?:underpriced|too low)",
+            r"another (?:transaction|tx) (?:with|which has the) same nonce",
+            r"ownnoncealreadyused|replacementnotallowed",
+            r"could not replace existing",
+        ),
+    ),
+    (
+        SendKind.KNOWN,
+        _pattern(
+            r"already ?known",
+            r"\bknown transaction",
+            r"already imported",
+            r"alreadyimported",
+            r"already (?:exists in|in) (?:the )?(?:cache|mempool|pool|txpool|system)",
+            r"already exists in cache",
+        ),
+    ),
+    (
+        SendKind.UNDERPRICED,
+        _pattern(
+            r"transaction underpriced",
+            r"gas ?price (?:is )?(?:too low|below|less than)",
+            r"gas price '\d+' is below",
+            r"\bfeetoolow",
+            r"(?:fee per gas|fee cap|gas price|maxfeepergas) (?:is )?(?:less|lower) than (?:the )?(?:block )?base ?fee",
+            r"(?:tip|priority fee)\w* .{0,40}(?:below|too low|less than)",
+            r"unacceptable gas price|fair pubdata price too high",
+        ),
+    ),
+    (
+        SendKind.NONCE_TOO_HIGH,
+        _pattern(r"nonce (?:is )?too high", r"\bnoncegap\b", r"nonce gap", r"pool\(future\)", r"future nonce"),
+    ),
+    (
+        SendKind.FUNDS,
+        _pattern(
+            r"insufficient ?(?:funds|balance)",
+            r"insufficient_payer_balance",
+            r"not enough funds",
+            r"does not have enough funds",
+            r"upfront cost exceeds account balance",
+            r"would cause overdraft",
+        ),
+    ),
+    (
+        SendKind.UNAVAILABLE,
+        _pattern(
+            r"pool is full|queue full|pool full|too many transactions in the queue|txpool is overflowing",
+            r"rate limit|too many requests|limit exceeded|exceeded .{0,40}(?:rate|quota|capacity|compute units)",
+            r"\b(?:408|429|500|502|503|504)\b",
+            r"service (?:temporarily )?unavailable|bad gateway|gateway time-?out|internal (?:server )?error",
+            r"time[d]?[ -]?out|deadline exceeded|connection (?:reset|refused|closed)|network is unreachable",
+            r"no (?:healthy |available )?(?:backend|upstream|node)s?\b",
+            r"not (?:yet )?(?:synced|ready|available)|syncing|try again",
+            r"returns a null value",
+            r"address already reserved",
+            r"delegated accounts?",
+        ),
+    ),
+    (
+        SendKind.FEE_CAP,
+        _pattern(r"exceeds the configured cap", r"fee cap exceeded", r"exceeds .{0,30}(?:rpc )?(?:tx ?fee|fee) ?cap"),
+    ),
+]
+
+
+def classify(text: str) -> SendKind:
+    """The class of a node's error text; `UNKNOWN` for words that no client known to us says."""
+    return next((kind for kind, pattern in CLASSES if pattern.search(text)), SendKind.UNKNOWN)
+
+
+def error_text(error: Any) -> str:
+    """The words in a JSON-RPC error: its message, and what some gateways hide in `data`. Safe to show: see `clean`."""
+    if not isinstance(error, dict):
+        return clean(str(error))
+    data = error.get("data")
+    if isinstance(data, dict):
+        data = data.get("message") or data.get("reason")
+    parts = [str(error.get("message") or "")]
+    if isinstance(data, str) and data and not data.startswith("0x"):
+        parts.append(data)
+    return clean(": ".join(filter(None, parts)) or f"error {error.get('code')}")
+
+
+def clean(text: str) -> str:
+    """`text` on one line, at most 500 characters, without the address of a node: that can hold a key."""
+    return ADDRESS_OF_NODE.sub("[address]", UNPRINTABLE.sub(" ", text)).strip()[:MAX_MESSAGE]
+
+
+def answer_of(error: Any) -> SendAnswer:
+    """The answer that a JSON-RPC error object is."""
+    text = error_text(error)
+    return SendAnswer(classify(text), text)

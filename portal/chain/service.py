@@ -1,0 +1,179 @@
+"""Registers chains, and the changes to contracts and signers that other rooms make inside their own db transactions.
+
+Audit entries are the caller's: the audit is beside this layer, and who acts is known only above.
+"""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal import clock
+from portal.chain.abi import Abi
+from portal.chain.rpc import Block, NodeUnavailable, get_node
+from portal.chain.tables import Chain, Contract, ContractStatus, Signer, SignerPurpose, SignerStatus
+from portal.db.columns import new_id
+from portal.db.engine import in_transaction, run_sql
+from portal.errors import Conflict, SettingInvalid
+from portal.logging import get_logger
+from portal.settings import get_settings
+
+log = get_logger(__name__)
+
+
+class ChainChanged(SettingInvalid):
+    """The node's chain is not the one that the database knows by this id."""
+
+
+class ContractNotDeploying(Conflict):
+    """The contract was already deployed, or its deployment has failed."""
+
+
+class Preset(msgspec.Struct, frozen=True):
+    """What is known of a public chain. `confirmations` weighs its speed against the depth of its reorganisations."""
+
+    name: str
+    currency: str
+    confirmations: int
+    explorer_url: str | None
+    is_local: bool = False
+
+
+PRESETS = {
+    1: Preset("Ethereum", "ETH", 12, "https://etherscan.io"),
+    10: Preset("Optimism", "ETH", 30, "https://optimistic.etherscan.io"),
+    56: Preset("BNB Smart Chain", "BNB", 15, "https://bscscan.com"),
+    100: Preset("Gnosis", "xDAI", 12, "https://gnosisscan.io"),
+    137: Preset("Polygon", "POL", 64, "https://polygonscan.com"),
+    8453: Preset("Base", "ETH", 30, "https://basescan.org"),
+    31337: Preset("Local chain", "ETH", 2, None, is_local=True),
+    42161: Preset("Arbitrum One", "ETH", 40, "https://arbiscan.io"),
+    43114: Preset("Avalanche C-Chain", "AVAX", 12, "https://snowtrace.io"),
+    11155111: Preset("Sepolia", "ETH", 6, "https://sepolia.etherscan.io"),
+}
+
+
+async def register_chains() -> list[int]:
+    """Make a row for each chain of the settings, and verify that the known ones are still the same chain.
+
+    Returns the ids of the chains whose nodes could not be asked (nothing is known to be wrong with them); run it again
+    later. Raises `ChainChanged` where the first block differs from the one that was recorded.
+    """
+    unreachable = []
+    for chain_id in get_settings().rpc_urls:
+        try:
+            genesis = await get_node(chain_id).check()
+        except NodeUnavailable as error:
+            log.warning("chain.unreachable", chain_id=chain_id, reason=error.detail)
+            unreachable.append(chain_id)
+        else:
+            await _register_chain(chain_id, genesis)
+    return unreachable
+
+
+async def _register_chain(chain_id: int, genesis: str) -> None:
+    preset = PRESETS.get(chain_id) or Preset(f"Chain {chain_id}", "ETH", 12, None)
+    await run_sql(
+        """INSERT INTO chain (id, name, currency, confirmations, explorer_url, is_local, genesis_hash)
+           VALUES ({}, {}, {}, {}, {}, {}, {}) ON CONFLICT (id) DO NOTHING""",
+        *(chain_id, preset.name, preset.currency, preset.confirmations, preset.explorer_url, preset.is_local, genesis),
+    )
+    known = await Chain.select(Chain.name, Chain.genesis_hash).where(Chain.id == chain_id)
+    if known[0]["genesis_hash"] != genesis:
+        raise ChainChanged(
+            f"{known[0]['name']} (chain {chain_id}) is another chain than the one this database was used with: its "
+            f"first block is {genesis}, the recorded one {known[0]['genesis_hash']}. Point PORTAL_CHAIN_RPC_URLS back "
+            "to the old chain, or use a new database with this one; for `portal up`, restore the chain's state or "
+            "remove the whole data folder."
+        )
+
+
+async def record_head(chain_id: int, block: Block) -> None:
+    """Note the newest block that the watcher saw; `head_at` moves only with a new block."""
+    await (
+        Chain.update({Chain.head_number: block.number, Chain.head_hash: block.hash, Chain.head_at: clock.now()})
+        .where(Chain.id == chain_id)
+        .where((Chain.head_hash.is_null()) | (Chain.head_hash != block.hash))
+    )
+
+
+async def insert_signer(organization_id: UUID, name: str) -> UUID:
+    """A signer that sends, pending until the worker has made its key. Inside the caller's db transaction."""
+    assert in_transaction(), "a signer is made in the db transaction that audits it"
+    id = new_id()
+    await Signer.insert(
+        Signer(
+            id=id,
+            organization=organization_id,
+            name=name,
+            purpose=SignerPurpose.SENDS,
+            status=SignerStatus.PENDING,
+            created_at=clock.now(),
+        )
+    )
+    return id
+
+
+class NewContract(msgspec.Struct, frozen=True, kw_only=True):
+    """A contract to register: by `address` where it exists, without one where we deploy it."""
+
+    organization_id: UUID
+    chain_id: int
+    name: str
+    abi: Abi
+    allowed_functions: list[str]
+    signer_id: UUID
+    template: str | None = None
+    address: str | None = None
+    symbol: str | None = None
+    decimals: int | None = None
+
+
+async def insert_contract(new: NewContract) -> UUID:
+    """Register a contract: `active` with an address, else `deploying`. Inside the caller's db transaction.
+
+    Raises `Conflict` if the organisation has registered that address already.
+    """
+    assert in_transaction(), "a contract is registered in the db transaction that audits it"
+    id = new_id()
+    row: dict[str, Any] = {
+        "id": id,
+        "organization": new.organization_id,
+        "chain": new.chain_id,
+        "name": new.name,
+        "template": new.template,
+        "status": (ContractStatus.ACTIVE if new.address else ContractStatus.DEPLOYING).value,
+        "address": new.address,
+        "abi": new.abi,
+        "allowed_functions": new.allowed_functions,
+        "symbol": new.symbol,
+        "decimals": new.decimals,
+        "signer": new.signer_id,
+        "created_at": clock.now(),
+    }
+    # No target: the only other constraint that can conflict is the new id.
+    inserted = await Contract.insert(Contract(**row)).on_conflict(action="DO NOTHING").returning(Contract.id)
+    if not inserted:
+        raise Conflict(f"The contract {new.address} on chain {new.chain_id} is already registered.")
+    return id
+
+
+async def activate_contract(contract_id: UUID, address: str) -> None:
+    """Its deployment is confirmed at `address` (EIP-55). Raises `ContractNotDeploying` unless it was `deploying`."""
+    await _finish_deployment(contract_id, {Contract.status: ContractStatus.ACTIVE, Contract.address: address})
+
+
+async def fail_contract(contract_id: UUID) -> None:
+    """Its deployment can no longer succeed. Raises `ContractNotDeploying` unless it was `deploying`."""
+    await _finish_deployment(contract_id, {Contract.status: ContractStatus.FAILED})
+
+
+async def _finish_deployment(contract_id: UUID, change: dict[Any, Any]) -> None:
+    assert in_transaction(), "a deployment ends in the db transaction that ends its transaction"
+    changed = (
+        await Contract.update(change)
+        .where(Contract.id == contract_id, Contract.status == ContractStatus.DEPLOYING)
+        .returning(Contract.id)
+    )
+    if not changed:
+        raise ContractNotDeploying("The contract does not wait for its deployment.")

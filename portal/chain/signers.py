@@ -1,0 +1,163 @@
+"""The only place that holds key material: makes keys, seals them for the database, signs with them.
+
+A key is plain only inside one of these functions. It is sealed with `settings.signer_key`, which only the worker has,
+for the purpose of its signer's id, so that a sealed key moved to another row does not open.
+"""
+
+from uuid import UUID
+
+import msgspec
+from eth_account import Account
+from eth_account.typed_transactions.typed_transaction import TypedTransaction
+from eth_utils.address import to_checksum_address
+from hexbytes import HexBytes
+
+from portal import clock
+from portal.chain.tables import Signer, SignerPurpose, SignerStatus
+from portal.db.columns import new_id
+from portal.db.engine import in_transaction, run_sql
+from portal.errors import Conflict, NotFound
+from portal.sealing import seal, unseal
+from portal.settings import get_settings
+
+
+class SignerNotActive(Conflict):
+    """The signer has no key yet, or is disabled."""
+
+
+class SignatureNotOurs(Exception):
+    """What came out of signing is not what went in: never send it."""
+
+
+class TransactionFields(msgspec.Struct, frozen=True):
+    """Everything that an EIP-1559 transaction says; `to_address` None creates a contract."""
+
+    chain_id: int
+    nonce: int
+    to_address: str | None
+    value_wei: int
+    data: bytes
+    gas_limit: int
+    max_fee_wei: int
+    max_priority_fee_wei: int
+
+
+class SignedTransaction(msgspec.Struct, frozen=True):
+    raw: bytes
+    hash: str
+    """`0x` and lower-case hex."""
+
+
+async def make_pending_keys() -> int:
+    """Give every pending signer a key and make it active; how many were. Worker only. Safe to run twice at once."""
+    made = 0
+    for row in await Signer.select(Signer.id).where(Signer.status == SignerStatus.PENDING):
+        address, sealed = _make_key(row["id"])
+        changed = (
+            await Signer.update(
+                {Signer.address: address, Signer.encrypted_key: sealed, Signer.status: SignerStatus.ACTIVE}
+            )
+            .where(Signer.id == row["id"], Signer.status == SignerStatus.PENDING)
+            .returning(Signer.id)
+        )
+        made += len(changed)
+    return made
+
+
+async def make_holding_key(organization_id: UUID, end_user_id: UUID) -> str:
+    """The address of the key that holds what the end user owns, made on first use. Worker only.
+
+    Must run inside the db transaction that writes the address to the end user.
+    """
+    assert in_transaction(), "a holding key is made in the db transaction that uses it"
+    id = new_id()
+    address, sealed = _make_key(id)
+    made = await run_sql(
+        """INSERT INTO signer (id, organization, name, purpose, status, end_user, address, encrypted_key, created_at)
+           VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}) ON CONFLICT (end_user) DO NOTHING RETURNING address""",
+        *(id, organization_id, f"Holds for end user {end_user_id}", SignerPurpose.HOLDS.value),
+        *(SignerStatus.ACTIVE.value, end_user_id, address, sealed, clock.now()),
+    )
+    if not made:
+        made = await Signer.select(Signer.address).where(
+            Signer.end_user == end_user_id, Signer.organization == organization_id
+        )
+    return str(made[0]["address"])
+
+
+async def sign(signer_id: UUID, fields: TransactionFields) -> SignedTransaction:
+    """Sign `fields` as an EIP-1559 transaction. Worker only; makes no network call.
+
+    The signed bytes are decoded again: they say exactly `fields` and recover to the signer's address, or
+    `SignatureNotOurs` is raised. Raises `SignerNotActive` for a disabled or pending signer, `NotFound` for none.
+    """
+    rows = await Signer.select(Signer.status, Signer.address, Signer.encrypted_key).where(Signer.id == signer_id)
+    if not rows:
+        raise NotFound("There is no such signer.")
+    signer = rows[0]
+    if signer["status"] != SignerStatus.ACTIVE:
+        raise SignerNotActive(f"The signer is {signer['status']}; only an active signer signs.")
+    signed = Account.sign_transaction(_transaction(fields), _open_key(signer_id, bytes(signer["encrypted_key"])))
+    raw = bytes(signed.raw_transaction)
+    _check(raw, fields, signer["address"])
+    return SignedTransaction(raw=raw, hash="0x" + bytes(signed.hash).hex())
+
+
+def _make_key(signer_id: UUID) -> tuple[str, bytes]:
+    account = Account.create()
+    return account.address, seal(_sealing_key(), bytes(account.key), purpose=_purpose(signer_id))
+
+
+def _open_key(signer_id: UUID, sealed: bytes) -> bytes:
+    return unseal(_sealing_key(), sealed, purpose=_purpose(signer_id))
+
+
+def _sealing_key() -> str:
+    settings = get_settings()
+    settings.require("signer_key")
+    assert settings.signer_key
+    return settings.signer_key
+
+
+def _purpose(signer_id: UUID) -> str:
+    return f"signer-key:{signer_id}"
+
+
+def _transaction(fields: TransactionFields) -> dict[str, object]:
+    shape: dict[str, object] = {
+        "type": 2,
+        "chainId": fields.chain_id,
+        "nonce": fields.nonce,
+        "value": fields.value_wei,
+        "data": fields.data,
+        "gas": fields.gas_limit,
+        "maxFeePerGas": fields.max_fee_wei,
+        "maxPriorityFeePerGas": fields.max_priority_fee_wei,
+    }
+    return shape | ({"to": fields.to_address} if fields.to_address else {})
+
+
+def _check(raw: bytes, fields: TransactionFields, address: str) -> None:
+    if read_fields(raw) != fields or Account.recover_transaction(raw) != address:
+        raise SignatureNotOurs("The signed bytes are not the transaction that was to be signed.")
+
+
+def read_fields(raw: bytes) -> TransactionFields:
+    """What signed EIP-1559 bytes say, whoever signed them. Raises `SignatureNotOurs` for any other bytes."""
+    try:
+        said = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
+        assert said["type"] == 2
+        assert not said["accessList"]
+        return TransactionFields(
+            chain_id=said["chainId"],
+            nonce=said["nonce"],
+            to_address=to_checksum_address(bytes(said["to"])) if said["to"] else None,
+            value_wei=said["value"],
+            data=bytes(said["data"]),
+            gas_limit=said["gas"],
+            max_fee_wei=said["maxFeePerGas"],
+            max_priority_fee_wei=said["maxPriorityFeePerGas"],
+        )
+    except Exception as error:
+        # The decoder raises whatever its parts raise; anything means the same here.
+        raise SignatureNotOurs("These bytes are not a signed EIP-1559 transaction.") from error
