@@ -72,6 +72,13 @@ class Conflict(PortalError):
     title = "The state has changed"
 
 
+class PreconditionFailed(PortalError):
+    """`If-Match` names another version than the current one."""
+
+    status = 412
+    title = "It was changed in the meantime"
+
+
 class TooManyRequests(PortalError):
     status = 429
     title = "Too many requests"

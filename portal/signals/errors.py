@@ -1,0 +1,59 @@
+"""Why a delivery is refused, as sentences about it."""
+
+from typing import ClassVar
+
+from portal.errors import Conflict, Forbidden, InputInvalid, NotSignedIn, PortalError
+
+
+class SignatureInvalid(NotSignedIn):
+    """The one answer for a wrong signature and for an unknown source; `reason` is for the source's owner only."""
+
+    title = "The signature does not match"
+    DETAIL: ClassVar[str] = (
+        "The delivery is not signed with an active secret of this source. Check the address, the secret and the clock."
+    )
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(self.DETAIL)
+        self.reason = reason
+
+
+class HeadersInvalid(InputInvalid):
+    title = "The headers of the delivery are not valid"
+
+
+class BodyTooLarge(PortalError):
+    status = 413
+    title = "The body is too large"
+
+
+class SourcePaused(Forbidden):
+    """Said only to a sender whose signature is right."""
+
+    title = "The source is paused"
+
+
+class SignalConflict(Conflict):
+    """The same external id came with another body; what was stored first stands."""
+
+    title = "This id was delivered before with another body"
+
+
+class SourceNameTaken(Conflict):
+    title = "Another source has this name"
+
+
+class SourceNotActive(Conflict):
+    title = "The source is not active"
+
+
+class SourceNotPaused(Conflict):
+    title = "The source is not paused"
+
+
+class LastSecret(Conflict):
+    title = "This is the only secret"
+
+
+class SecretEnded(Conflict):
+    title = "The secret has ended already"

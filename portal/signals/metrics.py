@@ -1,0 +1,11 @@
+"""What is counted and timed on the way of a signal."""
+
+from prometheus_client import Counter, Histogram
+
+DELIVERIES = Counter("portal_signals_total", "Deliveries by the source's scheme and by outcome", ["scheme", "outcome"])
+STAGE_SECONDS = Histogram(
+    "portal_signal_stage_seconds",
+    "Time a signal spends in a stage: receive (request to commit), wait (commit to assessment), assess (evaluation)",
+    ["stage"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)

@@ -1,0 +1,81 @@
+"""Reads bodies as JSON, exactly and unambiguously, or says why that cannot be done. Pure.
+
+Integers keep every digit. A fraction that a double would round is kept as a `Decimal`. What two parsers could read in
+two ways (a key twice, NaN, half a surrogate pair) is not read at all.
+"""
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+MAX_DEPTH = 100
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class PayloadUnreadable(Exception):
+    """The body is not JSON that can be read in one way only; the text says why, for people."""
+
+
+def parse_payload(body: bytes) -> Any:
+    """The JSON value in `body`. Raises `PayloadUnreadable`, and nothing else, for whatever bytes."""
+    try:
+        payload = DECODER.decode(body.decode())
+        if isinstance(payload, dict | list) and body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+            _check_depth(payload)
+        if SURROGATE.search(body):
+            json.dumps(payload, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise PayloadUnreadable("A text in the body holds half of a surrogate pair, which is no character.") from None
+    except UnicodeDecodeError as error:
+        raise PayloadUnreadable(f"The body is not UTF-8: byte {error.start} cannot be read.") from None
+    except json.JSONDecodeError as error:
+        raise PayloadUnreadable(_why_not_json(body, error)) from None
+    except RecursionError:
+        raise PayloadUnreadable(f"The body is nested deeper than {MAX_DEPTH} levels.") from None
+    except (ValueError, ArithmeticError):
+        raise PayloadUnreadable("The body has a number that is too long to be read.") from None
+    return payload
+
+
+def _why_not_json(body: bytes, error: json.JSONDecodeError) -> str:
+    if not body.strip():
+        return "The body is empty."
+    if body.startswith(b"payload=%7B"):
+        return 'The body is a form. Set the webhook\'s content type to "application/json".'
+    return f"The body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}."
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PayloadUnreadable(f"The body has the field {twice[:100]!r} twice in one object.")
+    return made
+
+
+def _fraction(text: str) -> float | Decimal:
+    exact, rounded = Decimal(text), float(text)
+    return rounded if rounded not in (float("inf"), float("-inf")) and Decimal(repr(rounded)) == exact else exact
+
+
+def _constant(name: str) -> Any:
+    raise PayloadUnreadable(f"The body has {name}, which is not a JSON number.")
+
+
+def _check_depth(payload: Any) -> None:
+    level = [payload]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for value in level
+            for child in (value.values() if isinstance(value, dict) else value)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise PayloadUnreadable(f"The body is nested deeper than {MAX_DEPTH} levels.")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_fraction)

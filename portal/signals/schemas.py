@@ -1,0 +1,169 @@
+"""What goes into the signals room and what comes out of it."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from portal.signals.tables import SignalStatus, SourceStatus
+
+DEFAULT_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES = 25 * 1024 * 1024
+"""The largest delivery that GitHub sends."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
+BodyCap = Annotated[int, msgspec.Meta(ge=1024, le=MAX_BODY_BYTES)]
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """The answer to a delivery that is stored."""
+
+    signal_id: UUID
+    status: SignalStatus
+    duplicate: bool
+    """True where the same delivery had been stored before; nothing was added."""
+
+
+class SourceInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Name
+    scheme: Literal["github", "standard_webhooks"]
+    secret: str | None = None
+    """What the sender signs with; made by us where it is not given."""
+    body_cap_bytes: BodyCap = DEFAULT_BODY_BYTES
+
+
+class SourceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Name
+    body_cap_bytes: BodyCap
+
+
+class SecretInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    secret: str | None = None
+    """Made by us where it is not given."""
+    overlap_seconds: Annotated[int, msgspec.Meta(ge=0, le=30 * 86400)] | None = None
+    """For how long the secrets that are active now stay so; None leaves them without an end."""
+
+
+class SecretView(msgspec.Struct, frozen=True, kw_only=True):
+    """A secret of a source; itself it is shown only once, when it is made."""
+
+    id: UUID
+    hint: str
+    """Its last four characters."""
+    created_at: datetime
+    last_used_at: datetime | None
+    """Accurate to a minute."""
+    ends_at: datetime | None
+
+
+class SourceView(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    name: str
+    scheme: str
+    status: SourceStatus
+    url: str
+    """Where the sender posts to."""
+    body_cap_bytes: int
+    secrets: list[SecretView]
+    """Newest first, those that have ended included."""
+    last_signal_at: datetime | None
+    signals_24h: int
+    rejected_24h: int
+    """Refused deliveries in the last 24 hours, of the 1,000 that are kept."""
+    created_at: datetime
+    updated_at: datetime
+    """Its version: `change_source` compares it."""
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why a signal is quarantined or failed."""
+
+    message: str
+    rule_id: UUID | None = None
+
+
+class SignalItem(msgspec.Struct, frozen=True, kw_only=True):
+    """A signal in a list."""
+
+    id: UUID
+    source_id: UUID
+    source_name: str
+    external_id: str
+    type: str
+    status: SignalStatus
+    reasons: list[Reason]
+    body_bytes: int
+    correlation_id: str
+    received_at: datetime
+    assessed_at: datetime | None
+
+
+class SignalView(msgspec.Struct, frozen=True, kw_only=True):
+    """One signal with what was received and how it was verified."""
+
+    id: UUID
+    source_id: UUID
+    source_name: str
+    scheme: str
+    external_id: str
+    type: str
+    status: SignalStatus
+    reasons: list[Reason]
+    content_type: str
+    payload: Any
+    """The body as JSON, integers with every digit; None where it cannot be read as JSON."""
+    body: str
+    """The body as text; bytes that are not UTF-8 are shown as U+FFFD."""
+    body_bytes: int
+    body_digest: str
+    """SHA-256 of the body in hex."""
+    secret_id: UUID
+    secret_hint: str
+    """Of the secret that the signature was made with."""
+    skew_ms: int | None
+    """Our clock minus the sender's, in milliseconds; None where the scheme signs no time."""
+    correlation_id: str
+    received_at: datetime
+    assessed_at: datetime | None
+
+
+class SignalFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a list of signals is narrowed to; None is everything."""
+
+    status: SignalStatus | None = None
+    source_id: UUID | None = None
+    type: str | None = None
+    external_id: str | None = None
+    correlation_id: str | None = None
+    text: str | None = None
+    """Occurs in the body, letter by letter."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Excluded."""
+
+
+class HourCount(msgspec.Struct, frozen=True):
+    """Signals received in the hour that begins at `hour`."""
+
+    hour: datetime
+    count: int
+    troubled: int
+    """Of those, now quarantined, failed or dead."""
+
+
+class RejectedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that was refused."""
+
+    id: UUID
+    source_id: UUID
+    source_name: str
+    cause: str
+    """Code of the error, such as `signature_invalid`."""
+    detail: str
+    external_id: str | None
+    """As claimed; where the signature is wrong nothing vouches for it."""
+    body_bytes: int
+    ip: str
+    correlation_id: str
+    received_at: datetime
