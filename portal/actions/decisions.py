@@ -11,6 +11,7 @@ from portal.accounts.schemas import Actor, ActorKind, system_actor
 from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing, use_second_factor
 from portal.actions import digest as digests
 from portal.actions import queries, simulations
+from portal.actions.checks import checked_reason
 from portal.actions.errors import (
     ActionNotProposed,
     AlreadyDecided,
@@ -22,10 +23,10 @@ from portal.actions.errors import (
 from portal.actions.schemas import ActionView
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
 from portal.audit.service import append
-from portal.chain.tables import Contract, ContractStatus
+from portal.chain.service import fail_contract
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import Forbidden, InputInvalid, NotFound
+from portal.errors import Forbidden, NotFound
 from portal.jobs.queue import ring
 
 OPEN = """
@@ -109,7 +110,7 @@ async def reject(actor: Actor, action_id: UUID, reason: str) -> ActionView:
     Raises `OnlyMembersDecide`, `Forbidden`, `InputInvalid`, `NotFound` and `ActionNotProposed`.
     """
     member_id, _ = _deciding_member(actor)
-    reason = _checked_reason(reason)
+    reason = checked_reason(reason)
     async with transaction():
         action = await _get_open(actor, action_id, lock=True)
         await _check_still_may_decide(actor, member_id)
@@ -137,7 +138,7 @@ async def cancel(actor: Actor, action_id: UUID, reason: str) -> ActionView:
 
     Raises `Forbidden`, `InputInvalid`, `NotFound` and `ActionNotProposed`.
     """
-    reason = _checked_reason(reason)
+    reason = checked_reason(reason)
     async with transaction():
         action = await _get_open(actor, action_id, lock=True)
         if actor.id is None or action["proposed_by"] != actor.id:
@@ -238,14 +239,9 @@ async def _close(actor: Actor, action: dict[str, Any], status: ActionStatus, det
     await _decide(action["id"], status)
     await append(actor, f"action.{status}", "action", action["id"], detail)
     if action["to_address"] is None:
-        failed = (
-            await Contract.update({Contract.status: ContractStatus.FAILED})
-            .where(Contract.id == action["contract"], Contract.status == ContractStatus.DEPLOYING)
-            .returning(Contract.id)
-        )
-        if failed:
-            because = {"action_id": str(action["id"]), "because": status.value}
-            await append(actor, "contract.failed", "contract", action["contract"], because)
+        await fail_contract(action["contract"])
+        because = {"action_id": str(action["id"]), "because": status.value}
+        await append(actor, "contract.failed", "contract", action["contract"], because)
 
 
 async def _decide(action_id: UUID, status: ActionStatus) -> None:
@@ -255,10 +251,3 @@ async def _decide(action_id: UUID, status: ActionStatus) -> None:
         .returning(Action.id)
     )
     assert moved, "the caller holds the row's lock and has seen it proposed"
-
-
-def _checked_reason(reason: str) -> str:
-    reason = reason.strip()
-    if not 3 <= len(reason) <= 500 or "\0" in reason:
-        raise InputInvalid.at("/reason", "Give a reason of 3 to 500 characters.")
-    return reason

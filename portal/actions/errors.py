@@ -31,10 +31,6 @@ class NameTaken(Conflict):
     title = "The name is taken"
 
 
-class ContractAlreadyRegistered(Conflict):
-    title = "The contract is registered already"
-
-
 class ProposerMayNotApprove(Forbidden):
     title = "Somebody else has to approve this"
 

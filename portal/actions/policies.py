@@ -3,11 +3,13 @@
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from portal import clock
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.actions import queries
+from portal.actions.checks import checked, checked_text
 from portal.actions.errors import NameTaken
 from portal.actions.schemas import PolicyInput, PolicyView
 from portal.actions.tables import Policy, PolicyVersion
@@ -18,8 +20,9 @@ from portal.errors import NotFound
 
 
 async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
-    """A new policy with version 1. Raises `NameTaken`."""
+    """A new policy with version 1. Raises `InputInvalid` and `NameTaken`."""
     actor.require(Permission.POLICIES_WRITE)
+    given = _checked(given)
     policy_id, now = new_id(), clock.now()
     async with transaction():
         inserted = (
@@ -39,9 +42,10 @@ async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
 async def change_policy(actor: Actor, policy_id: UUID, given: PolicyInput) -> PolicyView:
     """Give a policy a new version; what is already proposed stays bound to the version it was proposed under.
 
-    Raises `NotFound` and `NameTaken`. A change that changes nothing makes no version.
+    Raises `NotFound`, `InputInvalid` and `NameTaken`. A change that changes nothing makes no version.
     """
     actor.require(Permission.POLICIES_WRITE)
+    given = _checked(given)
     async with transaction():
         if not await run_sql(
             "SELECT id FROM policy WHERE id = {} AND organization = {} FOR UPDATE", policy_id, actor.organization_id
@@ -60,6 +64,10 @@ async def change_policy(actor: Actor, policy_id: UUID, given: PolicyInput) -> Po
             await _add_version(policy_id, before.version + 1, given)
             await append(actor, "policy.changed", "policy", policy_id, _detail(given, before.version + 1))
     return await queries.get_policy(actor.organization_id, policy_id)
+
+
+def _checked(given: PolicyInput) -> PolicyInput:
+    return checked(msgspec.structs.replace(given, name=checked_text(given.name, "/name")))
 
 
 async def _add_version(policy_id: UUID, number: int, given: PolicyInput) -> None:

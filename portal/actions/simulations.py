@@ -19,7 +19,8 @@ from portal.actions.errors import ActionNotProposed
 from portal.actions.schemas import ActionView
 from portal.actions.tables import ActionStatus
 from portal.audit.service import append
-from portal.chain.rpc import NodeUnavailable, get_node
+from portal.chain.rpc import Call, NodeUnavailable, get_node
+from portal.chain.rpc import Simulation as SimulatedCall
 from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden
 from portal.jobs.queue import ring
@@ -30,7 +31,7 @@ AT_ONCE = 16
 """Questions to one node at a time."""
 
 CALLS = """
-    SELECT a.id, a.chain, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
+    SELECT a.id, a.chain, a.contract, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
     FROM action a JOIN contract c ON c.id = a.contract JOIN signer s ON s.id = c.signer
     WHERE a.status = 'proposed'
 """
@@ -74,28 +75,24 @@ async def resimulate(actor: Actor, action_id: UUID) -> ActionView:
 
 
 async def _simulate(calls: list[dict[str, Any]]) -> int:
+    abis = {
+        row["id"]: msgspec.json.decode(row["abi"])
+        for row in await run_sql(
+            "SELECT id, abi FROM contract WHERE id = ANY({}::uuid[])", list({call["contract"] for call in calls})
+        )
+    }
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(call: dict[str, Any]) -> dict[str, Any]:
+    async def ask(row: dict[str, Any]) -> SimulatedCall:
+        call = Call(row["signer_address"], row["to_address"], bytes(row["calldata"]), int(row["value_wei"]))
         async with gate:
-            answer = await get_node(call["chain"]).simulate(
-                sender=call["signer_address"],
-                to=call["to_address"],
-                data=bytes(call["calldata"]),
-                value_wei=int(call["value_wei"]),
-            )
-        return {
-            "ok": answer.revert_reason is None,
-            "gas": answer.gas,
-            "block_number": answer.block_number,
-            "revert_reason": answer.revert_reason,
-        }
+            return await get_node(row["chain"]).simulate(call, abi=abis[row["contract"]])
 
     answers = await asyncio.gather(*(ask(call) for call in calls))
     return await _store({call["id"]: answer for call, answer in zip(calls, answers, strict=True)})
 
 
-async def _store(answers: dict[UUID, dict[str, Any]]) -> int:
+async def _store(answers: dict[UUID, SimulatedCall]) -> int:
     """Store what the chain said about actions that are still open, and approve those whose policy asks nobody."""
     if not answers:
         return 0
@@ -112,7 +109,7 @@ async def _store(answers: dict[UUID, dict[str, Any]]) -> int:
         now = clock.now()
         for row in rows:
             answer = answers[row["id"]]
-            automatic = row["approvals_required"] == 0 and answer["ok"] and row["expires_at"] > now
+            automatic = row["approvals_required"] == 0 and answer.ok and row["expires_at"] > now
             await run_sql(
                 """UPDATE action SET simulation = {}, simulated_at = {}, status = {}, decided_at = {} WHERE id = {}""",
                 msgspec.json.encode(answer).decode(),

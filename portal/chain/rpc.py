@@ -123,6 +123,10 @@ class Node:
         """In wei."""
         return (await self._read([("eth_getBalance", [address, "latest"])], _number))[0]
 
+    async def has_code(self, address: str) -> bool:
+        """Whether there is a contract at `address` by the newest block."""
+        return (await self._read([("eth_getCode", [address, "latest"])], _bytes))[0] != b""
+
     async def fees(self) -> Fees:
         """What to offer per unit of gas now: the node's tip, and a maximum of the tip plus twice the base fee.
 

@@ -1,0 +1,142 @@
+"""What can be called and by whom: registering contracts, deploying ours by an action, and making signers."""
+
+import re
+from uuid import UUID
+
+import msgspec
+
+from portal.accounts.permissions import Permission
+from portal.accounts.schemas import Actor
+from portal.actions import queries
+from portal.actions.checks import checked, checked_text
+from portal.actions.proposals import check_signer, get_target, get_terms, insert_action
+from portal.actions.schemas import ActionView, ContractInput, DeploymentInput, ProposedCall
+from portal.audit.service import append
+from portal.chain import queries as chain_queries
+from portal.chain.abi import Abi, encode_constructor, functions, parse_abi
+from portal.chain.compiler import compile_template, get_template
+from portal.chain.rpc import get_node
+from portal.chain.schemas import ContractView, SignerView
+from portal.chain.service import NewContract, insert_contract, insert_signer
+from portal.chain.tables import SignerPurpose
+from portal.chain.values import convert
+from portal.db.engine import transaction
+from portal.errors import FieldError, InputInvalid, NotFound
+from portal.jobs.queue import ring
+
+ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+async def create_signer(actor: Actor, name: str) -> SignerView:
+    """A signer that is pending until a worker has made its key, usually within a second. Raises `InputInvalid`."""
+    actor.require(Permission.SIGNERS_WRITE)
+    name = checked_text(name, "/name")
+    async with transaction():
+        signer_id = await insert_signer(actor.organization_id, name)
+        await append(actor, "signer.created", "signer", signer_id, {"name": name})
+    ring("make_signer_keys")
+    return await chain_queries.get_signer(actor.organization_id, signer_id)
+
+
+async def register_contract(actor: Actor, given: ContractInput) -> ContractView:
+    """Register a contract that exists on chain, so that its allowed functions can be called by actions.
+
+    Raises `InputInvalid` (also where there is no code at the address), `NotFound`, `SignerNotReady`, `NodeUnavailable`,
+    `Conflict` if the organisation has it already.
+    """
+    actor.require(Permission.CONTRACTS_WRITE)
+    given = checked(given)
+    abi, address = parse_abi(given.abi), _checked_address(given.address)
+    if ESCAPED_NUL.search(msgspec.json.encode(abi)):
+        raise InputInvalid.at("/abi", "The ABI holds the character U+0000, which cannot be stored.")
+    _check_allowed(abi, given.allowed_functions)
+    new = NewContract(
+        organization_id=actor.organization_id,
+        chain_id=given.chain_id,
+        name=checked_text(given.name, "/name"),
+        abi=abi,
+        allowed_functions=given.allowed_functions,
+        signer_id=given.signer_id,
+        address=address,
+        symbol=None if given.symbol is None else checked_text(given.symbol, "/symbol"),
+        decimals=given.decimals,
+    )
+    chain = await chain_queries.get_chain(given.chain_id)
+    await _check_sends(actor, given.signer_id)
+    if not await get_node(chain.id).has_code(address):
+        raise InputInvalid.at("/address", f"There is no contract at {address} on {chain.name}.")
+    async with transaction():
+        contract_id = await insert_contract(new)
+        detail = {"name": new.name, "address": address, "chain_id": chain.id, "functions": new.allowed_functions}
+        await append(actor, "contract.registered", "contract", contract_id, detail)
+    return await chain_queries.get_contract(actor.organization_id, contract_id)
+
+
+async def propose_deployment(actor: Actor, given: DeploymentInput) -> ActionView:
+    """Propose to deploy a contract of one of our templates; its row is `deploying` until the action is carried out.
+
+    Raises `InputInvalid`, `NotFound` (template, chain, signer, policy) and `SignerNotReady`.
+    """
+    actor.require(Permission.CONTRACTS_WRITE)
+    actor.require(Permission.ACTIONS_PROPOSE)
+    template = get_template(given.template)
+    name = checked_text(given.name, "/name")
+    chain = await chain_queries.get_chain(given.chain_id)
+    await _check_sends(actor, given.signer_id)
+    compiled = await compile_template(template.name)
+    encoded = encode_constructor(compiled.abi, compiled.bytecode, given.arguments)
+    symbol = next((argument["value"] for argument in encoded.arguments if argument["name"] == "symbol"), None)
+    async with transaction():
+        contract_id = await insert_contract(
+            NewContract(
+                organization_id=actor.organization_id,
+                chain_id=chain.id,
+                name=name,
+                abi=compiled.abi,
+                allowed_functions=template.allowed_functions,
+                signer_id=given.signer_id,
+                template=template.name,
+                symbol=symbol,
+                decimals=template.decimals,
+            )
+        )
+        await append(actor, "contract.registered", "contract", contract_id, {"name": name, "template": template.name})
+        call = ProposedCall(
+            contract_id=contract_id, function=encoded.function, arguments=given.arguments, policy_id=given.policy_id
+        )
+        action_id = await insert_action(
+            actor,
+            call,
+            await get_target(actor.organization_id, contract_id),
+            await get_terms(actor.organization_id, given.policy_id),
+            arguments=encoded.arguments,
+            calldata=encoded.calldata,
+            to=None,
+        )
+    assert action_id, "only a rule's proposal can exist already"
+    ring("simulate_actions")
+    return await queries.get_action(actor.organization_id, action_id)
+
+
+async def _check_sends(actor: Actor, signer_id: UUID) -> None:
+    signer = await chain_queries.get_signer(actor.organization_id, signer_id)
+    if signer.purpose != SignerPurpose.SENDS:
+        raise NotFound("There is no such signer.")  # a key that holds what an end user owns sends nothing
+    check_signer(signer.name, signer.status)
+
+
+def _check_allowed(abi: Abi, allowed: list[str]) -> None:
+    known = [function.signature for function in functions(abi, [])]
+    for place, function in enumerate(allowed):
+        if function not in known:
+            raise InputInvalid.at(
+                f"/allowed_functions/{place}",
+                f"The ABI has no function {function[:200]} that changes state. It has: {', '.join(known)[:1000]}.",
+            )
+
+
+def _checked_address(address: str) -> str:
+    try:
+        return str(convert({"type": "address"}, address, "/address", "The address")[1])
+    except FieldError as problem:
+        raise InputInvalid(problem.message, fields=[problem]) from None
