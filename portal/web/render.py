@@ -81,6 +81,23 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
+def browser(user_agent: str) -> str:
+    """`Chrome on Windows`: enough to recognise one's own session."""
+    # Most specific first: Edge also says Chrome, and Chrome also says Safari.
+    names = (("Edg", "Edge"), ("OPR", "Opera"), ("Firefox", "Firefox"), ("Chrome", "Chrome"), ("Safari", "Safari"))
+    systems = (
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Android", "Android"),
+        ("Windows", "Windows"),
+        ("Mac OS", "Mac"),
+        ("Linux", "Linux"),
+    )
+    name = next((name for mark, name in names if mark in user_agent), None)
+    system = next((system for mark, system in systems if mark in user_agent), None)
+    return f"{name} on {system}" if name and system else name or (user_agent[:40] or "An unnamed program")
+
+
 def query(**parameters: Any) -> str:
     """`?a=1&b=2` of what is not empty, else nothing."""
     given = {name: value for name, value in parameters.items() if value not in (None, "")}
@@ -106,7 +123,7 @@ def environment() -> Environment:
         "query": query,
         "now": clock.now,
     }
-    made.filters |= {"ago": time_element, "clock": clock_element, "amount": amount, "short": short}
+    made.filters |= {"ago": time_element, "clock": clock_element, "amount": amount, "short": short, "browser": browser}
     return made
 
 

@@ -1,0 +1,140 @@
+"""Puts audit entries and transactions into plain words: the timeline of an action, and what it waits for."""
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from portal.actions.schemas import ActionView
+from portal.audit.schemas import AuditEntryView
+from portal.transactions.schemas import TransactionView
+from portal.web.states import action_state
+
+UNTOLD = ("rule.", "session.", "source.")
+STAGES = (
+    ("proposed", "Proposed"),
+    ("approved", "Approved"),
+    ("broadcast", "Sent"),
+    ("mined", "Included"),
+    ("confirmed", "Confirmed"),
+    ("finalized", "Final"),
+)
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a timeline."""
+
+    at: datetime
+    text: str
+    icon: str
+    tone: str
+    who: str = ""
+
+
+class Stage(msgspec.Struct, frozen=True):
+    word: str
+    mark: str
+    """`done`, `now`, `failed` or `open`."""
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    text: str
+    tone: str
+    icon: str = "info-circle"
+
+
+# kind: (sentence with fields of the entry's detail, icon, tone)
+SENTENCES: dict[str, tuple[str, str, str]] = {
+    "signal.received": ("The signal arrived and its signature was verified", "broadcast", "good"),
+    "signal.assessed": ("The signal was compared with the rules", "git-branch", "good"),
+    "action.proposed": ("The action was proposed", "file-text", "calm"),
+    "action.simulated": ("A node tried the call without carrying it out", "flask", "calm"),
+    "action.approval_given": ("Approved by", "check", "good"),
+    "action.approved": ("Enough people approved: it may run", "circle-check", "good"),
+    "action.rejected": ("Rejected: {reason}", "x", "bad"),
+    "action.cancelled": ("Cancelled: {reason}", "ban", "calm"),
+    "action.expired": ("Nobody decided in time, so it expired", "clock-off", "calm"),
+    "action.digest_refused": ("An approval of a different call was refused", "shield-x", "bad"),
+    "transaction.queued": ("A worker took it up", "stack-2", "move"),
+    "transaction.nonced": ("It got its place in the signer's order", "stack-2", "move"),
+    "transaction.signed": ("Checked again, and signed", "signature", "move"),
+    "transaction.broadcast": ("Sent to the chain", "send", "move"),
+    "transaction.mined": ("Included in block {block_number}", "box", "good"),
+    "transaction.reverted": ("Included, but the contract refused: {revert_reason}", "arrow-back-up", "bad"),
+    "transaction.confirmed": ("Confirmed by the blocks after it", "circle-check", "good"),
+    "transaction.finalized": ("Final: the chain can no longer undo it", "rosette-discount-check", "good"),
+    "transaction.reorganized": ("Included, then undone by the chain. It is sent again", "arrow-back-up", "warn"),
+    "transaction.held": ("It waits: {reason}", "player-pause", "warn"),
+    "transaction.refused": ("Refused at signing: {reason}", "shield-x", "bad"),
+    "transaction.rejected": ("The node refused it for good: {reason}", "x", "bad"),
+}
+
+
+class _Blanks(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "no reason given" if "reason" in key else "unknown"
+
+
+def tell(entries: list[AuditEntryView]) -> list[Told]:
+    """The entries as a timeline, in the order in which they were written."""
+    return [_told(entry) for entry in entries if not entry.kind.startswith(UNTOLD)]
+
+
+def _told(entry: AuditEntryView) -> Told:
+    fallback = (entry.kind.replace(".", " ").replace("_", " ").capitalize(), "point", "calm")
+    sentence, icon, tone = SENTENCES.get(entry.kind, fallback)
+    text = sentence.format_map(_Blanks(entry.detail))
+    who = entry.actor_label if entry.actor_kind in ("member", "api_key", "command") else ""
+    return Told(at=entry.at, text=text, icon=icon, tone=tone, who=who)
+
+
+def is_settled(action: ActionView, transaction: TransactionView | None) -> bool:
+    """Whether nothing more will happen to the action."""
+    if transaction is not None:
+        return transaction.waiting_for is None
+    return action.status in ("rejected", "expired", "cancelled")
+
+
+def stages(action: ActionView, transaction: TransactionView | None) -> list[Stage]:
+    """How far the action is; an empty list for one that was ended by people or by its deadline."""
+    state = current_state(action, transaction)
+    if state in ("rejected", "expired", "cancelled"):
+        return []
+    if state == "reverted":
+        return [*(Stage(word, "done") for _, word in STAGES[:3]), Stage("Reverted", "failed")]
+    if state == "refused":
+        return [*(Stage(word, "done") for _, word in STAGES[:2]), Stage("Refused", "failed")]
+    reached = {"queued": "approved", "nonced": "approved", "signed": "approved"}.get(state, state)
+    position = [key for key, _ in STAGES].index(reached)
+    done = position + 1
+    return [
+        Stage(word, "done" if index < done else "now" if index == done else "open")
+        for index, (_, word) in enumerate(STAGES)
+    ]
+
+
+def waiting(action: ActionView, transaction: TransactionView | None) -> Waiting | None:
+    """What the action waits for, or how it ended, as one sentence."""
+    if transaction is not None:
+        if transaction.failure:
+            return Waiting(transaction.failure, "bad", "alert-triangle")
+        if transaction.waiting_for:
+            return Waiting(
+                transaction.waiting_for, "wait" if transaction.held else "move", "player-pause"
+            )
+        return Waiting("Done. It is final and can no longer be undone.", "good", "rosette-discount-check")
+    if action.status == "approved":
+        return Waiting("Approved. A worker signs and sends it in a moment.", "move")
+    if action.status == "proposed":
+        missing = action.approvals_required - action.approvals_given
+        if missing > 0:
+            return Waiting(f"Waits for {missing} more approval{'' if missing == 1 else 's'}.", "wait", "clock")
+        return Waiting("Waits for its simulation.", "move")
+    return None
+
+
+def current_state(action: ActionView, transaction: TransactionView | None) -> str:
+    """The one state of the action that readers see."""
+    return action_state(
+        action.status, transaction.status if transaction else None, transaction.outcome if transaction else None
+    )
