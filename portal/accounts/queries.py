@@ -30,7 +30,7 @@ MEMBERS = """SELECT m.id, m.person AS person_id, p.email, p.name, m.role, m.crea
 
 API_KEYS = "SELECT k.* FROM api_key k"
 
-END_USERS = """SELECT e.id, e.subject, e.name, e.email, e.address, e.created_at,
+END_USERS = """SELECT e.id, e.subject, e.name, e.email, e.address, e.person AS person_id, e.created_at,
     CASE WHEN e.person IS NOT NULL THEN 'active'
          WHEN EXISTS (SELECT 1 FROM invitation i
                       WHERE i.end_user = e.id AND i.used_at IS NULL AND i.expires_at > {}) THEN 'invited'

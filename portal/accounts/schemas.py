@@ -184,8 +184,25 @@ class EndUserView(msgspec.Struct, frozen=True):
     name: str
     email: str | None
     address: str | None
+    person_id: UUID | None
     login: LoginState
     created_at: datetime
+
+
+class EndUserKey(msgspec.Struct, frozen=True):
+    """An end user as rules need them; `address` is None until a key is made."""
+
+    id: UUID
+    address: str | None
+
+
+class EndUserActor(msgspec.Struct, frozen=True):
+    """An end user in the audit: they act for themselves only and have no permissions in the organisation."""
+
+    organization_id: UUID
+    id: UUID
+    label: str
+    kind: str = "end_user"
 
 
 class EndUserProfile(msgspec.Struct, frozen=True):

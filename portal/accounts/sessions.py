@@ -297,14 +297,22 @@ async def revoke_session(person_id: UUID, session_id: UUID) -> None:
         await record(person_id, "session.revoked", "session", session_id, {})
 
 
-async def end_sessions(person_id: UUID) -> int:
-    """End all sessions of a person whose access changes, in the caller's db transaction; returns how many."""
-    ended = (
-        await Session.update({Session.revoked_at: clock.now()})
-        .where(Session.person == person_id, Session.revoked_at.is_null())
-        .returning(Session.id)
+async def end_sessions(person_id: UUID, *, keep: UUID | None = None) -> int:
+    """End the sessions of a person whose access changes, but `keep`, in the caller's db transaction; how many ended."""
+    ended = await run_sql(
+        """UPDATE session SET revoked_at = {} WHERE person = {} AND revoked_at IS NULL AND id IS DISTINCT FROM {}
+           RETURNING id""",
+        clock.now(),
+        person_id,
+        keep,
     )
     return len(ended)
+
+
+async def prune() -> int:
+    """Delete sessions that ended, by now, longer ago than an address stays known; returns how many."""
+    rows = await run_sql("DELETE FROM session WHERE expires_at < {} RETURNING id", clock.now() - KNOWN_ADDRESS)
+    return len(rows)
 
 
 async def list_sessions(person_id: UUID) -> list[SessionView]:

@@ -44,14 +44,15 @@ def matching_step(secret: str, code: str, at: datetime) -> int | None:
 
 def seal_secret(person_id: UUID, secret: str) -> bytes:
     """`secret` encrypted for the `person` row. Raises `SettingInvalid` without a secret key."""
-    return sealing.seal(_secret_key(), secret.encode(), purpose=f"totp:{person_id}")
+    return sealing.seal(secret_key(), secret.encode(), purpose=f"totp:{person_id}")
 
 
 def unseal_secret(person_id: UUID, sealed: bytes) -> str:
-    return sealing.unseal(_secret_key(), sealed, purpose=f"totp:{person_id}").decode()
+    return sealing.unseal(secret_key(), sealed, purpose=f"totp:{person_id}").decode()
 
 
-def _secret_key() -> str:
+def secret_key() -> str:
+    """The key that seals second factors. Raises `SettingInvalid` without one."""
     settings = get_settings()
     settings.require("secret_key")
     assert settings.secret_key is not None
