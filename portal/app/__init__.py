@@ -16,12 +16,14 @@ from portal.app.authentication import (
     provide_actor,
     provide_session,
     provide_session_token,
+    provide_visitor,
 )
 from portal.app.edge import EdgeMiddleware, add_headers
 from portal.app.errors import answer_exception
 from portal.db.engine import open_pool
 from portal.jobs.queue import make_queue, open_doorbell
 from portal.logging import get_logger
+from portal.ops.metrics import MetricsMiddleware
 from portal.ops.router import ops_router
 from portal.settings import ROOT, get_settings
 from portal.web.router import web_router
@@ -70,9 +72,10 @@ def create_app() -> Litestar:
     return Litestar(
         route_handlers=[api_router, web_router, ops_router, *static],
         guards=[check_permission],
-        middleware=[EdgeMiddleware(), AuthenticationMiddleware],
+        middleware=[MetricsMiddleware(), EdgeMiddleware(), AuthenticationMiddleware],
         dependencies={
             "actor": Provide(provide_actor, sync_to_thread=False),
+            "visitor": Provide(provide_visitor),
             "session": Provide(provide_session, sync_to_thread=False),
             "session_token": Provide(provide_session_token, sync_to_thread=False),
         },

@@ -17,7 +17,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.accounts.sessions import COOKIE, CurrentSession
 from portal.app.csrf import check_form
-from portal.errors import Forbidden, InputInvalid, NotSignedIn
+from portal.errors import Forbidden, InputInvalid, NotFound, NotSignedIn
 
 ORGANIZATION_HEADER = "x-organization"
 
@@ -101,6 +101,17 @@ def provide_actor(request: Request[Any, Any, Any]) -> Actor:
     """The member or API key that acts, as the guard found it."""
     actor: Actor = request.state.actor
     return actor
+
+
+async def provide_visitor(request: Request[Any, Any, Any]) -> Actor | None:
+    """Who acts, on a page that is open to anyone: None for a stranger or where no organisation is named."""
+    caller: Caller = request.user
+    if caller.api_key is None and (caller.session is None or not caller.session.complete):
+        return None
+    try:
+        return await _find_actor(request, caller)
+    except (InputInvalid, NotFound):
+        return None
 
 
 def provide_session(request: Request[Any, Any, Any]) -> CurrentSession | None:

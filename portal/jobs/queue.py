@@ -71,6 +71,14 @@ class Doorbell:
             await asyncio.gather(*self._ringing.values(), return_exceptions=True)
 
 
+class QueueState(msgspec.Struct, frozen=True):
+    """Jobs that wait and run, and workers that have reported within the last minute."""
+
+    queued: int
+    active: int
+    workers: int
+
+
 def saq_options(job: str) -> dict[str, Any]:
     """The SAQ arguments that `POLICIES` states for `job`."""
     policy = POLICIES[job]
@@ -113,3 +121,11 @@ def ring(job: str) -> None:
         raise KeyError(job)
     for doorbell in _doorbells:
         doorbell.ring(job)
+
+
+async def queue_state() -> QueueState | None:
+    """What the queue says of itself; None in a process without a doorbell. Raises what the queue's driver raises."""
+    if not _doorbells:
+        return None
+    info = await _doorbells[0].queue.info()
+    return QueueState(queued=info["queued"], active=info["active"], workers=len(info["workers"]))
