@@ -12,6 +12,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, ActorKind
 from portal.accounts.tables import EndUser
 from portal.actions import effects, queries
+from portal.actions.checks import checked
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.schemas import ActionInput, ActionView, ProposedCall
@@ -24,6 +25,8 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound
 from portal.jobs.queue import ring
 from portal.logging import correlation_id
+
+MAX_WEI = 2**256 - 1
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +83,9 @@ async def propose_in_transaction(actor: Actor, call: ProposedCall) -> UUID | Non
 
 async def propose(actor: Actor, given: ActionInput) -> ActionView:
     """Propose a call by hand or by an API key. Raises what `propose_in_transaction` raises."""
+    given = checked(given)
+    if int(given.value_wei) > MAX_WEI:
+        raise InputInvalid.at("/value_wei", f"At most {MAX_WEI} wei can be sent.")
     call = ProposedCall(
         contract_id=given.contract_id,
         function=given.function,

@@ -58,7 +58,7 @@ async def simulate_waiting(limit: int = 200) -> int:
 async def simulate(action_ids: Iterable[UUID]) -> int:
     """Simulate these actions, again if need be, as far as they are still proposed; returns how many.
 
-    Raises `NodeUnavailable`, then with nothing recorded.
+    Raises `NodeUnavailable` if the node did not answer about one of them; those it answered about are recorded.
     """
     return await _simulate(await run_sql(CALLS + "AND a.id = ANY({}::uuid[]) ORDER BY a.id", list(action_ids)))
 
@@ -88,8 +88,15 @@ async def _simulate(calls: list[dict[str, Any]]) -> int:
         async with gate:
             return await get_node(row["chain"]).simulate(call, abi=abis[row["contract"]])
 
-    answers = await asyncio.gather(*(ask(call) for call in calls))
-    return await _store({call["id"]: answer for call, answer in zip(calls, answers, strict=True)})
+    answers = await asyncio.gather(*(ask(call) for call in calls), return_exceptions=True)
+    # One that the node does not answer keeps no other from being recorded.
+    done = await _store(
+        {call["id"]: answer for call, answer in zip(calls, answers, strict=True) if isinstance(answer, SimulatedCall)}
+    )
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return done
 
 
 async def _store(answers: dict[UUID, SimulatedCall]) -> int:

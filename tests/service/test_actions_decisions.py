@@ -1,0 +1,370 @@
+"""Approving, rejecting, cancelling and expiring: who may, what binds, and that a quorum is met exactly once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+import time_machine
+
+from portal import clock
+from portal.accounts.permissions import GRANTS, SCOPES, Permission, Role
+from portal.accounts.schemas import Actor, ActorKind, command_actor, system_actor
+from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing
+from portal.accounts.tables import Member, Person
+from portal.actions.errors import (
+    ActionNotProposed,
+    AlreadyDecided,
+    DigestChanged,
+    OnlyMembersDecide,
+    ProposerMayNotApprove,
+    SimulationReverts,
+)
+from portal.actions.queries import get_action
+from portal.actions.schemas import ActionView, DeploymentInput
+from portal.actions.service import approve, cancel, expire_due, propose_deployment, reject
+from portal.actions.tables import ActionStatus, Decision, Verdict
+from portal.audit.queries import list_entries
+from portal.chain.rpc import NodeUnavailable
+from portal.chain.tables import Chain, Contract
+from portal.db.engine import run_sql
+from portal.errors import Forbidden, InputInvalid, NotFound
+from tests.actions import Stage, make_signer, make_stage, register_points, settings_chain
+from tests.anvil import Anvil
+from tests.people import Cast, Player, make_member
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def node() -> AsyncIterator[Anvil]:
+    async with settings_chain() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def stage(cast: Cast, node: Anvil) -> Stage:
+    return await make_stage(cast, node)
+
+
+async def kinds(action: ActionView, organization_id: Any) -> list[str]:
+    """The audit entries about an action, oldest first."""
+    page = await list_entries(organization_id, subject_kind="action", subject_id=str(action.id))
+    return [entry.kind for entry in reversed(page.items)]
+
+
+async def approve_as(player: Player, action: ActionView, **given: Any) -> ActionView:
+    return await approve(player.actor, action.id, given.get("digest", action.digest), given.get("code", player.code()))
+
+
+async def test_two_people_approve_and_the_second_decides(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+
+    first = await approve_as(cast.alice, action)
+    second = await approve_as(cast.bob, action)
+
+    assert (first.status, first.approvals_given, first.approvals_required) == (ActionStatus.PROPOSED, 1, 2)
+    assert (second.status, second.approvals_given) == (ActionStatus.APPROVED, 2)
+    assert second.decided_at is not None
+    assert [(d.email, d.verdict, d.second_factor) for d in second.approvals] == [
+        ("alice@example.org", Verdict.APPROVAL, "totp"),
+        ("bob@example.org", Verdict.APPROVAL, "totp"),
+    ]
+    assert await kinds(action, cast.organization_id) == [
+        "action.proposed",
+        "action.approval_given",
+        "action.approval_given",
+        "action.approved",
+    ]
+
+
+async def test_twenty_people_at_once_meet_a_quorum_of_two_exactly_once(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    people = [await make_member(cast.organization_id, f"person{n}", Role.APPROVER) for n in range(20)]
+
+    answers = await asyncio.gather(*(approve_as(person, action) for person in people), return_exceptions=True)
+
+    given = [answer for answer in answers if isinstance(answer, ActionView)]
+    refused = [answer for answer in answers if isinstance(answer, ActionNotProposed)]
+    assert (len(given), len(refused)) == (2, 18), answers
+    assert await Decision.count().where(Decision.action == action.id) == 2
+    entries = await kinds(action, cast.organization_id)
+    assert entries.count("action.approved") == 1
+    assert entries.count("action.approval_given") == 2
+
+
+async def test_one_person_at_once_in_ten_tabs_counts_once(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+
+    answers = await asyncio.gather(*(approve_as(cast.bob, action) for _ in range(10)), return_exceptions=True)
+
+    assert sum(isinstance(answer, ActionView) for answer in answers) == 1
+    assert all(isinstance(answer, ActionView | AlreadyDecided) for answer in answers), answers
+    view = await get_action(cast.organization_id, action.id)
+    assert (view.status, view.approvals_given) == (ActionStatus.PROPOSED, 1)
+
+
+async def test_the_same_person_cannot_approve_twice(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    await approve_as(stage.cast.bob, action)
+    with pytest.raises(AlreadyDecided, match="approval"):
+        await approve_as(stage.cast.bob, action, code=stage.cast.bob.code(1))
+
+
+async def test_another_digest_is_refused_recorded_and_costs_no_code(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    other = await stage.propose_mint(amount="1")
+
+    with pytest.raises(DigestChanged):
+        await approve_as(cast.bob, action, digest=other.digest)
+
+    assert "action.digest_refused" in await kinds(action, cast.organization_id)
+    assert (await approve_as(cast.bob, action)).approvals_given == 1  # with the same code
+
+
+async def test_a_code_works_for_one_approval_only(stage: Stage) -> None:
+    bob, code = stage.cast.bob, stage.cast.bob.code()
+    first, second = await stage.propose_mint(), await stage.propose_mint()
+    await approve_as(bob, first, code=code)
+
+    with pytest.raises(SecondFactorInvalid):
+        await approve_as(bob, second, code=code)
+
+    assert (await get_action(bob.actor.organization_id, second.id)).approvals == []
+    assert "action.second_factor_refused" in await kinds(second, bob.actor.organization_id)
+
+
+async def test_a_wrong_code_is_no_approval(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    with pytest.raises(SecondFactorInvalid):
+        await approve_as(stage.cast.bob, action, code="000000")
+    assert await Decision.count().where(Decision.action == action.id) == 0
+
+
+async def test_without_a_second_factor_one_is_told_to_set_it_up(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    await Person.update({Person.totp_secret: None}).where(Person.id == stage.cast.bob.person_id)
+    with pytest.raises(SecondFactorMissing, match="Set up a second factor"):
+        await approve_as(stage.cast.bob, action)
+
+
+async def test_the_proposer_may_not_approve(stage: Stage) -> None:
+    alice, action = stage.cast.alice, await stage.propose_mint(stage.cast.alice)
+    with pytest.raises(ProposerMayNotApprove):
+        await approve_as(alice, action)
+    other = await stage.propose_mint()
+    assert (await approve_as(alice, other)).approvals_given == 1  # the code was not spent
+
+
+@pytest.mark.parametrize("name", ["carol", "oscar"])
+async def test_roles_without_the_permission_decide_nothing(stage: Stage, name: str) -> None:
+    player, action = getattr(stage.cast, name), await stage.propose_mint()
+    with pytest.raises(Forbidden, match="actions:approve"):
+        await approve_as(player, action)
+    with pytest.raises(Forbidden, match="actions:approve"):
+        await reject(player.actor, action.id, "Not wanted")
+
+
+async def test_programs_never_decide_whatever_they_are_granted(stage: Stage) -> None:
+    action, organization_id = await stage.propose_mint(), stage.cast.organization_id
+    key = Actor(
+        kind=ActorKind.API_KEY,
+        organization_id=organization_id,
+        label="key",
+        permissions=SCOPES | {Permission.ACTIONS_APPROVE},
+        id=uuid4(),
+    )
+    for actor in (key, system_actor(organization_id, "job"), command_actor(organization_id)):
+        with pytest.raises(OnlyMembersDecide, match="not a person"):
+            await approve(actor, action.id, action.digest, "123456")
+        with pytest.raises(OnlyMembersDecide):
+            await reject(actor, action.id, "Not wanted")
+
+
+async def test_the_action_of_another_organisation_does_not_exist(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    with pytest.raises(NotFound):
+        await approve_as(stage.cast.dave, action)
+    with pytest.raises(NotFound):
+        await reject(stage.cast.dave.actor, action.id, "Not wanted")
+    with pytest.raises(NotFound):
+        await cancel(stage.cast.dave.actor, action.id, "Not wanted")
+
+
+async def test_who_was_disabled_after_the_page_was_loaded_is_refused(stage: Stage) -> None:
+    bob, action = stage.cast.bob, await stage.propose_mint()
+    await Member.update({Member.disabled_at: clock.now()}).where(Member.id == bob.actor.id)
+    with pytest.raises(Forbidden, match="any more"):
+        await approve_as(bob, action)
+    with pytest.raises(Forbidden, match="any more"):
+        await reject(bob.actor, action.id, "Not wanted")
+
+
+async def test_an_approval_of_somebody_whose_role_was_taken_does_not_count(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    await approve_as(cast.bob, action)
+    await Member.update({Member.role: Role.AUDITOR}).where(Member.id == cast.bob.actor.id)
+
+    after = await approve_as(cast.alice, action)
+
+    assert (after.status, after.approvals_given) == (ActionStatus.PROPOSED, 1)
+    assert [decision.counts for decision in after.approvals] == [False, True]
+    erin = await make_member(cast.organization_id, "erin", Role.APPROVER)
+    assert (await approve_as(erin, action)).status == ActionStatus.APPROVED
+
+
+async def test_what_was_decided_cannot_be_decided_again(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    await reject(cast.alice.actor, action.id, "Wrong person")
+    with pytest.raises(ActionNotProposed, match="rejected"):
+        await approve_as(cast.bob, action)
+    with pytest.raises(ActionNotProposed, match="rejected"):
+        await reject(cast.bob.actor, action.id, "Me too")
+    with pytest.raises(ActionNotProposed, match="rejected"):
+        await cancel(cast.oscar.actor, action.id, "Me too")
+
+
+async def test_one_rejection_rejects_with_its_reason(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    await approve_as(cast.bob, action)
+
+    view = await reject(cast.alice.actor, action.id, "  Ada left in May  ")
+
+    assert view.status == ActionStatus.REJECTED
+    rejection = view.approvals[-1]
+    assert (rejection.email, rejection.verdict, rejection.reason) == (
+        "alice@example.org",
+        Verdict.REJECTION,
+        "Ada left in May",
+    )
+
+
+async def test_who_approved_may_still_reject(stage: Stage) -> None:
+    bob, action = stage.cast.bob, await stage.propose_mint()
+    await approve_as(bob, action)
+    view = await reject(bob.actor, action.id, "I misread the amount")
+    assert view.status == ActionStatus.REJECTED
+    assert [decision.verdict for decision in view.approvals] == [Verdict.REJECTION]
+
+
+async def test_a_rejection_beats_a_parallel_approval_or_comes_too_late_but_never_both(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint(policy_id=await stage.policy(1))
+    await asyncio.gather(
+        approve_as(cast.bob, action), reject(cast.alice.actor, action.id, "Stop"), return_exceptions=True
+    )
+    view = await get_action(cast.organization_id, action.id)
+    verdicts = {decision.verdict for decision in view.approvals}
+    expected = {ActionStatus.APPROVED: {Verdict.APPROVAL}, ActionStatus.REJECTED: {Verdict.REJECTION}}
+    assert verdicts == expected[view.status]
+
+
+@pytest.mark.parametrize("reason", ["", "  no  ", "x" * 501, "a\0bc"])
+async def test_a_reason_has_3_to_500_characters(stage: Stage, reason: str) -> None:
+    action = await stage.propose_mint()
+    with pytest.raises(InputInvalid, match="3 to 500"):
+        await reject(stage.cast.bob.actor, action.id, reason)
+    with pytest.raises(InputInvalid, match="3 to 500"):
+        await cancel(stage.cast.oscar.actor, action.id, reason)
+
+
+async def test_the_proposer_and_whoever_may_cancel_can_withdraw_it(stage: Stage) -> None:
+    cast = stage.cast
+    by_alice = await stage.propose_mint(cast.alice)
+    assert (await cancel(cast.oscar.actor, by_alice.id, "Sent twice")).status == ActionStatus.CANCELLED
+    with pytest.raises(Forbidden, match="actions:cancel"):
+        await cancel(cast.bob.actor, (await stage.propose_mint()).id, "Not mine")
+    proposer = await make_member(cast.organization_id, "pat", Role.OPERATOR)
+    own = await stage.propose_mint(proposer)
+    demoted = Actor(
+        **{
+            **{f: getattr(proposer.actor, f) for f in proposer.actor.__struct_fields__},
+            "permissions": GRANTS[Role.AUDITOR],
+        }
+    )
+    assert (await cancel(demoted, own.id, "My mistake")).status == ActionStatus.CANCELLED
+    assert "action.cancelled" in await kinds(own, cast.organization_id)
+
+
+async def test_a_call_that_would_fail_is_not_approved_and_costs_no_code(stage: Stage) -> None:
+    cast = stage.cast
+    stranger, _ = await make_signer(cast, "Not the owner")
+    contract_id = await register_points(cast, stage.node, stranger, owner_address=stage.signer_address)
+    action = await stage.propose_mint(contract_id=contract_id)
+
+    with pytest.raises(SimulationReverts, match="ownable: caller is not the owner"):
+        await approve_as(cast.bob, action)
+
+    assert (await approve_as(cast.bob, await stage.propose_mint())).approvals_given == 1
+
+
+async def test_what_nobody_simulated_yet_is_simulated_before_it_is_approved(stage: Stage) -> None:
+    action = await stage.propose_unsimulated()
+    assert action.simulation is None
+    view = await approve_as(stage.cast.bob, action)
+    assert view.simulation is not None
+    assert view.simulation.ok
+    assert view.approvals_given == 1
+
+
+async def test_while_the_node_is_down_nothing_is_recorded_and_the_code_stays_good(stage: Stage) -> None:
+    bob = stage.cast.bob
+    await Chain.insert(
+        Chain(id=1, name="Far away", currency="ETH", confirmations=1, is_local=False, genesis_hash="0x0")
+    )
+    await Contract.update({Contract.chain: 1}).where(Contract.id == stage.contract_id)
+    action = await stage.propose_unsimulated()
+
+    with pytest.raises(NodeUnavailable):
+        await approve_as(bob, action)
+
+    view = await get_action(bob.actor.organization_id, action.id)
+    assert (view.status, view.approvals, view.simulation) == (ActionStatus.PROPOSED, [], None)
+    await Contract.update({Contract.chain: 31337}).where(Contract.id == stage.contract_id)
+    assert (await approve_as(bob, await stage.propose_mint())).approvals_given == 1
+
+
+async def test_after_the_deadline_nobody_can_approve_even_before_the_sweeper_came(stage: Stage) -> None:
+    action = await stage.propose_mint(policy_id=await stage.policy(1, expires_after_seconds=60))
+    with time_machine.travel(clock.now() + timedelta(seconds=61)):
+        with pytest.raises(ActionNotProposed, match="expired"):
+            await approve_as(stage.cast.bob, action)
+        assert await expire_due() == 1
+        assert await expire_due() == 0
+        view = await get_action(stage.cast.organization_id, action.id)
+        assert view.status == ActionStatus.EXPIRED
+        with pytest.raises(ActionNotProposed, match="expired"):
+            await approve_as(stage.cast.bob, action)
+    assert "action.expired" in await kinds(action, stage.cast.organization_id)
+
+
+async def test_before_its_deadline_nothing_expires(stage: Stage) -> None:
+    await stage.propose_mint()
+    assert await expire_due() == 0
+
+
+@pytest.mark.parametrize("end", ["rejected", "cancelled", "expired"])
+async def test_a_deployment_that_ends_undone_leaves_a_failed_contract(stage: Stage, end: str) -> None:
+    cast = stage.cast
+    action = await propose_deployment(
+        cast.alice.actor,
+        DeploymentInput(
+            name="More points",
+            template="points",
+            chain_id=31337,
+            signer_id=stage.signer_id,
+            policy_id=stage.policy_id,
+            arguments={"name": "More", "symbol": "MORE"},
+        ),
+    )
+    if end == "rejected":
+        await reject(cast.bob.actor, action.id, "Not needed")
+    elif end == "cancelled":
+        await cancel(cast.alice.actor, action.id, "Not needed")
+    else:
+        with time_machine.travel(action.expires_at + timedelta(seconds=1)):
+            await expire_due()
+
+    rows = await run_sql("SELECT status FROM contract WHERE id = {}", action.contract_id)
+    assert rows[0]["status"] == "failed"
+    assert (await get_action(cast.organization_id, action.id)).status == end
