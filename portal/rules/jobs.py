@@ -1,0 +1,20 @@
+"""What the worker does for signals. Safe to run twice, or at once in two workers."""
+
+import time
+
+from portal.jobs.queue import ring
+from portal.rules import assessment
+
+RUN_SECONDS = 60
+"""Half of the job's timeout; what is left then gets a job of its own."""
+
+
+async def assess_signals() -> int:
+    """Assess until nothing waits; returns how many signals."""
+    total, ends = 0, time.monotonic() + RUN_SECONDS
+    while count := await assessment.assess():
+        total += count
+        if time.monotonic() > ends:
+            ring("assess_signals")
+            break
+    return total
