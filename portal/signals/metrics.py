@@ -5,8 +5,6 @@ from prometheus_client import Counter, Histogram
 DELIVERIES = Counter(
     "portal_signals_total", "Deliveries, and later their assessments, by scheme and outcome", ["scheme", "outcome"]
 )
-    "portal_signals_total", "Deliveries, and later their assessments, by scheme and outcome", ["scheme", "outcome"]
-)
 STAGE_SECONDS = Histogram(
     "portal_signal_stage_seconds",
     "Time a signal spends in a stage: receive (request to commit), wait (commit to assessment), assess (evaluation)",
