@@ -111,3 +111,13 @@ async def advisory_lock(name: str) -> AsyncIterator[None]:
         yield
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def try_advisory_lock(name: str) -> AsyncIterator[bool]:
+    """Hold the session-level advisory lock `name` if nobody else does; whether it is held. Does not wait."""
+    connection = await get_engine().get_new_connection()
+    try:
+        yield await connection.fetchval("SELECT pg_try_advisory_lock(hashtextextended($1, 0))", name)
+    finally:
+        await connection.close()

@@ -1,0 +1,70 @@
+"""What follows from a node's answer to a send. Pure.
+
+Not knowing counts as sent: whoever might have accepted the bytes can still have them mined, so nothing but a receipt,
+or a definite refusal before anybody can have accepted them, ends a transaction.
+"""
+
+from enum import StrEnum
+
+from portal.chain.send_answers import SendKind
+
+
+class Step(StrEnum):
+    BROADCAST = "broadcast"
+    """It is out, or receipts will tell."""
+    REPRICE = "reprice"
+    """The same nonce with higher fees."""
+    ASK_NONCE = "ask_nonce"
+    """The node's pending nonce tells whether it has the bytes; if not, they are sent again later."""
+    WAIT = "wait"
+    """Nobody has them; the same bytes go out again later."""
+    GIVE_UP = "give_up"
+    """No node will ever take these bytes."""
+
+
+AFTER_FIRST_SEND: dict[SendKind, Step] = {
+    SendKind.ACCEPTED: Step.BROADCAST,
+    SendKind.KNOWN: Step.BROADCAST,
+    SendKind.NONCE_TOO_LOW: Step.BROADCAST,
+    SendKind.REPLACEMENT_UNDERPRICED: Step.BROADCAST,
+    SendKind.UNDERPRICED: Step.REPRICE,
+    SendKind.NONCE_TOO_HIGH: Step.WAIT,
+    SendKind.FUNDS: Step.WAIT,
+    SendKind.FEE_CAP: Step.ASK_NONCE,
+    SendKind.UNAVAILABLE: Step.ASK_NONCE,
+    SendKind.UNKNOWN: Step.ASK_NONCE,
+    SendKind.FATAL: Step.GIVE_UP,
+}
+
+NOT_TAKEN = frozenset({SendKind.UNDERPRICED, SendKind.NONCE_TOO_HIGH, SendKind.FUNDS, SendKind.FATAL})
+"""After any other answer somebody may have the bytes."""
+
+REPRICED_WHEN_OUT = frozenset({SendKind.UNDERPRICED, SendKind.REPLACEMENT_UNDERPRICED})
+"""Answers to sending again that call for higher fees: what is out, or was, is too cheap for this node now."""
+
+
+def may_be_out(kind: SendKind) -> bool:
+    """Whether some node may hold the bytes after this answer."""
+    return kind not in NOT_TAKEN
+
+
+def hold_reason(kind: SendKind, *, signer_address: str, nonce: int, currency: str, message: str) -> str | None:
+    """Why the transaction waits after this answer, as a sentence with what to do; None while all is well."""
+    said = f" The node says: {message}." if message else ""
+    sentences = {
+        SendKind.FUNDS: f"The signer {signer_address} has too little {currency} for gas; top it up and it goes on.",
+        SendKind.NONCE_TOO_LOW: (
+            f"The chain has used nonce {nonce} of {signer_address} and shows no receipt of ours yet. If none appears, "
+            "another program used this key."
+        ),
+        SendKind.REPLACEMENT_UNDERPRICED: (
+            f"Another transaction of {signer_address} with nonce {nonce} waits in the node's pool; the chain decides."
+        ),
+        SendKind.UNDERPRICED: f"The node asks for higher fees than the most that we offer.{said}",
+        SendKind.NONCE_TOO_HIGH: f"The node does not know what {signer_address} sent before nonce {nonce} yet.",
+        SendKind.FEE_CAP: f"The fee is above what the node lets through.{said}",
+        SendKind.UNAVAILABLE: "The chain's node does not answer; the same bytes are sent again until it does.",
+        SendKind.UNKNOWN: f"The node gave an answer that we do not know; the same bytes are sent again.{said}",
+        SendKind.FATAL: f"The node refuses these bytes for good, and their nonce is not free again.{said}",
+    }
+    return sentences.get(kind)

@@ -1,0 +1,20 @@
+"""The jobs of this room; the database says what there is to do, so running one twice or not at all loses nothing."""
+
+from portal.jobs.queue import ring
+from portal.transactions import lanes, metrics, watching
+from portal.transactions.service import queue_approved
+
+
+async def run_lanes() -> int:
+    """Queue what was approved, then sign and send what waits in every lane; the number of steps taken."""
+    queued = await queue_approved()
+    return queued + await lanes.run_lanes()
+
+
+async def watch_chains() -> int:
+    """Follow every chain's head and what is on its way there; the number of steps taken."""
+    moved = await watching.watch_chains()
+    if moved:
+        ring("run_lanes")  # what was mined makes room in its lane
+    await metrics.refresh()
+    return moved

@@ -1,0 +1,119 @@
+"""The rows that the engine works on, and the only way their status changes: compare-and-set with an audit entry."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from piccolo.columns import Column
+from structlog.contextvars import bound_contextvars
+
+from portal.accounts.schemas import system_actor
+from portal.audit import service as audit
+from portal.db.engine import in_transaction, run_sql, transaction
+from portal.logging import get_logger
+from portal.transactions.states import may_move
+from portal.transactions.tables import Transaction, TransactionStatus
+
+log = get_logger(__name__)
+
+WORK = """SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
+                 t.hold_reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
+                 t.contract_address, l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address,
+                 c.currency, a.decided_at,
+                 CASE WHEN a.to_address IS NULL THEN a.contract END AS deploys_contract_id
+          FROM transaction t JOIN lane l ON l.id = t.lane JOIN signer s ON s.id = l.signer
+               JOIN chain c ON c.id = l.chain JOIN action a ON a.id = t.action """
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """A transaction as the engine read it. What is done with it holds only while its status is still `status`."""
+
+    id: UUID
+    organization_id: UUID
+    action_id: UUID
+    lane_id: UUID
+    status: TransactionStatus
+    nonce: int | None
+    hold_reason: str | None
+    correlation_id: str
+    block_number: int | None
+    block_hash: str | None
+    mined_hash: str | None
+    outcome: str | None
+    contract_address: str | None
+    chain_id: int
+    signer_id: UUID
+    signer_address: str
+    currency: str
+    decided_at: datetime | None
+    """When the action was approved."""
+    deploys_contract_id: UUID | None
+
+
+async def list_work(where: str, *arguments: Any) -> list[Work]:
+    """Transactions by an SQL condition on `t` (transaction), `l` (lane), `c` (chain), with `{}` for each argument."""
+    rows = await run_sql(f"{WORK} {where}", *arguments)
+    return [Work(**{**row, "status": TransactionStatus(row["status"])}) for row in rows]
+
+
+@contextmanager
+def correlated(work: Work) -> Iterator[None]:
+    """Log lines and audit entries inside carry the transaction's correlation id."""
+    with bound_contextvars(correlation_id=work.correlation_id, transaction_id=str(work.id)):
+        yield
+
+
+async def move(
+    work: Work, after: TransactionStatus, verb: str, changes: dict[Column | str, Any], **detail: Any
+) -> bool:
+    """Take `work` to `after` if it is still as it was read, and write the audit entry `transaction.<verb>`.
+
+    Runs within the caller's db transaction; False means that another process was quicker and nothing was changed.
+    """
+    assert in_transaction(), "a state changes together with its audit entry"
+    assert may_move(work.status, after), f"{work.status} does not lead to {after}"
+    values: dict[Column | str, Any] = {"status": after.value, "hold_reason": None, **changes}
+    moved = (
+        await Transaction.update(values)
+        .where(Transaction.id == work.id, Transaction.status == work.status.value)
+        .returning(Transaction.id)
+    )
+    if not moved:
+        return False
+    await record(work, verb, **detail)
+    return True
+
+
+async def record(work: Work, verb: str, **detail: Any) -> None:
+    """Write the audit entry `transaction.<verb>`, in the caller's db transaction."""
+    with correlated(work):
+        await audit.append(
+            system_actor(work.organization_id, "transactions"),
+            f"transaction.{verb}",
+            "transaction",
+            work.id,
+            {"action_id": str(work.action_id), **detail},
+        )
+
+
+async def hold(work: Work, reason: str | None) -> None:
+    """Say why `work` waits, or with None that it no longer does; nothing is written where that is known already."""
+    if reason == work.hold_reason:
+        return
+    async with transaction():
+        changed = await run_sql(
+            """UPDATE transaction SET hold_reason = {}
+               WHERE id = {} AND status = {} AND hold_reason IS DISTINCT FROM {} RETURNING id""",
+            reason,
+            work.id,
+            work.status.value,
+            reason,
+        )
+        if changed and reason is not None:
+            await record(work, "held", reason=reason)
+    if changed and reason is not None:
+        with correlated(work):
+            log.warning("transaction.held", reason=reason)

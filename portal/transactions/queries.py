@@ -1,0 +1,170 @@
+"""Reads of transactions, for pages and the API."""
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from portal.db.engine import run_sql
+from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
+from portal.errors import NotFound
+from portal.transactions.schemas import AttemptView, TransactionView
+from portal.transactions.states import TERMINAL, UNMINED, depth
+from portal.transactions.tables import Outcome, TransactionStatus
+
+SELECT = """
+    SELECT t.*, l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address, c.name AS chain_name,
+           c.currency, c.confirmations AS confirmations_required, c.explorer_url, c.head_number,
+           CASE WHEN t.status = 'queued' THEN (
+               SELECT count(*) FROM transaction o WHERE o.lane = t.lane
+                   AND (o.status IN ('nonced', 'signed', 'broadcast') OR o.status = 'queued' AND o.id < t.id)
+           ) ELSE 0 END AS ahead
+    FROM transaction t
+    JOIN lane l ON l.id = t.lane
+    JOIN signer s ON s.id = l.signer
+    JOIN chain c ON c.id = l.chain
+"""
+
+
+async def get_transaction(organization_id: UUID, transaction_id: UUID) -> TransactionView:
+    """One transaction with its attempts. Raises `NotFound`, for another organisation's too."""
+    rows = await run_sql(SELECT + "WHERE t.id = {} AND t.organization = {}", transaction_id, organization_id)
+    if not rows:
+        raise NotFound("There is no such transaction.")
+    return (await _views(rows))[0]
+
+
+async def find_transaction_of_action(organization_id: UUID, action_id: UUID) -> TransactionView | None:
+    """What carries out the action; None while it is not queued."""
+    return (await find_transactions_of_actions(organization_id, [action_id])).get(action_id)
+
+
+async def find_transactions_of_actions(
+    organization_id: UUID, action_ids: Iterable[UUID]
+) -> dict[UUID, TransactionView]:
+    """Transactions by the action that they carry out; an action that has none is left out."""
+    wanted = list(action_ids)
+    if not wanted:
+        return {}
+    rows = await run_sql(SELECT + "WHERE t.action = ANY({}) AND t.organization = {}", wanted, organization_id)
+    return {view.action_id: view for view in await _views(rows)}
+
+
+async def list_transactions(
+    organization_id: UUID,
+    *,
+    status: TransactionStatus | None = None,
+    held: bool | None = None,
+    signer_id: UUID | None = None,
+    chain_id: int | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> Page[TransactionView]:
+    """Transactions, the newest first, of those that fit every filter given."""
+    filters: list[tuple[str, Any]] = [
+        ("t.organization = {}", organization_id),
+        ("t.status = {}", status),
+        ("(t.hold_reason IS NOT NULL AND t.status NOT IN ('refused', 'rejected')) = {}", held),
+        ("l.signer = {}", signer_id),
+        ("l.chain = {}", chain_id),
+        ("t.id < {}", decode_cursor(cursor) if cursor else None),
+    ]
+    wanted = [(sql, value) for sql, value in filters if value is not None]
+    rows = await run_sql(
+        SELECT + "WHERE " + " AND ".join(sql for sql, _ in wanted) + " ORDER BY t.id DESC LIMIT {}",
+        *(value for _, value in wanted),
+        check_limit(limit) + 1,
+    )
+    views = {view.id: view for view in await _views(rows)}
+    return page_of(rows, limit, lambda row: views[row["id"]])
+
+
+async def count_by_status(organization_id: UUID) -> dict[TransactionStatus, int]:
+    """How many transactions are in each status; every status is there."""
+    rows = await run_sql(
+        "SELECT status, count(*) AS count FROM transaction WHERE organization = {} GROUP BY status", organization_id
+    )
+    counted = {row["status"]: row["count"] for row in rows}
+    return {status: counted.get(status, 0) for status in TransactionStatus}
+
+
+async def _views(rows: list[dict[str, Any]]) -> list[TransactionView]:
+    attempts = await run_sql(
+        "SELECT * FROM attempt WHERE transaction = ANY({}) ORDER BY max_fee_wei", [row["id"] for row in rows]
+    )
+    return [_view(row, [each for each in attempts if each["transaction"] == row["id"]]) for row in rows]
+
+
+def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionView:
+    status = TransactionStatus(row["status"])
+    hash = row["mined_hash"] or (attempts[-1]["hash"] if attempts else None)
+    price = None if row["gas_price_wei"] is None else int(row["gas_price_wei"])
+    return TransactionView(
+        id=row["id"],
+        action_id=row["action"],
+        status=status,
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        waiting_for=None if status in TERMINAL else row["hold_reason"] or _next_event(status, row),
+        held=row["hold_reason"] is not None and status not in TERMINAL,
+        failure=row["revert_reason"] or (row["hold_reason"] if status in TERMINAL else None),
+        chain_id=row["chain_id"],
+        chain_name=row["chain_name"],
+        currency=row["currency"],
+        signer_id=row["signer_id"],
+        signer_address=row["signer_address"],
+        nonce=row["nonce"],
+        hash=hash,
+        explorer_url=_explorer_page(row, hash),
+        block_number=row["block_number"],
+        block_hash=row["block_hash"],
+        confirmations=_confirmations(row),
+        confirmations_required=row["confirmations_required"],
+        contract_address=row["contract_address"],
+        gas_used=row["gas_used"],
+        gas_price_wei=None if price is None else str(price),
+        fee_wei=None if price is None else str(price * row["gas_used"]),
+        attempts=[_attempt_view(row, attempt) for attempt in attempts],
+        correlation_id=row["correlation_id"],
+        queued_at=row["queued_at"],
+        broadcast_at=row["broadcast_at"],
+        mined_at=row["mined_at"],
+        confirmed_at=row["confirmed_at"],
+        finalized_at=row["finalized_at"],
+    )
+
+
+def _attempt_view(row: dict[str, Any], attempt: dict[str, Any]) -> AttemptView:
+    return AttemptView(
+        hash=attempt["hash"],
+        explorer_url=_explorer_page(row, attempt["hash"]),
+        gas_limit=attempt["gas_limit"],
+        max_fee_wei=str(int(attempt["max_fee_wei"])),
+        max_priority_fee_wei=str(int(attempt["max_priority_fee_wei"])),
+        signed_at=attempt["signed_at"],
+        first_sent_at=attempt["first_sent_at"],
+        last_sent_at=attempt["last_sent_at"],
+        last_answer=attempt["last_answer"],
+        mined=attempt["hash"] == row["mined_hash"],
+    )
+
+
+def _explorer_page(row: dict[str, Any], hash: str | None) -> str | None:
+    return f"{row['explorer_url'].rstrip('/')}/tx/{hash}" if row["explorer_url"] and hash else None
+
+
+def _confirmations(row: dict[str, Any]) -> int:
+    if row["block_number"] is None or row["head_number"] is None:
+        return 0
+    return depth(row["block_number"], row["head_number"])
+
+
+def _next_event(status: TransactionStatus, row: dict[str, Any]) -> str:
+    if status is TransactionStatus.QUEUED:
+        if row["ahead"]:
+            return f"Waits its turn: {row['ahead']} of the same signer come first."
+        return "Waits for a worker to sign it."
+    if status in UNMINED:
+        return "Sent; waits for a block." if status is TransactionStatus.BROADCAST else "Signed; it is sent next."
+    if status is TransactionStatus.MINED:
+        so_far, needed = _confirmations(row), row["confirmations_required"]
+        return f"In block {row['block_number']}, with {so_far} of {needed} confirmations."
+    return "Confirmed; waits until the chain can no longer undo its block."

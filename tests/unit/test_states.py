@@ -1,0 +1,77 @@
+"""The states of a transaction: which moves exist, whatever the order of events."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portal.transactions.states import INCLUDED, MOVES, TERMINAL, UNMINED, depth, may_move
+from portal.transactions.tables import TransactionStatus as Status
+
+WALKS = st.lists(st.sampled_from(list(Status)), max_size=60)
+
+
+def walk(wanted: list[Status]) -> list[Status]:
+    """The states a transaction goes through when it is asked to take each of `wanted` and takes those it may."""
+    path = [Status.QUEUED]
+    for status in wanted:
+        if may_move(path[-1], status):
+            path.append(status)
+    return path
+
+
+def test_every_state_has_its_moves_and_every_state_can_be_reached() -> None:
+    assert set(MOVES) == set(Status)
+    assert {Status.QUEUED}.union(*MOVES.values()) == set(Status)
+
+
+def test_the_terminal_states_are_these() -> None:
+    assert {Status.FINALIZED, Status.REFUSED, Status.REJECTED} == TERMINAL
+
+
+@given(WALKS)
+def test_nothing_is_broadcast_before_its_bytes_are_stored(wanted: list[Status]) -> None:
+    path = walk(wanted)
+    if Status.BROADCAST in path:
+        assert path[:4] == [Status.QUEUED, Status.NONCED, Status.SIGNED, Status.BROADCAST]
+
+
+@given(WALKS)
+def test_a_nonce_is_claimed_at_most_once(wanted: list[Status]) -> None:
+    path = walk(wanted)
+    assert path.count(Status.NONCED) <= 1
+    assert path.count(Status.SIGNED) <= 1
+
+
+@given(WALKS)
+def test_what_may_have_been_sent_is_never_given_up(wanted: list[Status]) -> None:
+    path = walk(wanted)
+    if Status.BROADCAST in path:
+        assert not {Status.REFUSED, Status.REJECTED} & set(path)
+        assert path[-1] in UNMINED | INCLUDED
+
+
+@given(WALKS)
+def test_a_terminal_state_absorbs(wanted: list[Status]) -> None:
+    assert all(status not in TERMINAL for status in walk(wanted)[:-1])
+
+
+@given(WALKS)
+def test_final_comes_only_after_mined_and_confirmed(wanted: list[Status]) -> None:
+    path = walk(wanted)
+    if path[-1] == Status.FINALIZED:
+        assert path[-3:] == [Status.MINED, Status.CONFIRMED, Status.FINALIZED]
+
+
+@given(WALKS)
+def test_a_reorganisation_leads_back_to_broadcast_only(wanted: list[Status]) -> None:
+    path = walk(wanted)
+    for before, after in pairwise(path):
+        if before in INCLUDED and after not in INCLUDED:
+            assert after == Status.BROADCAST
+
+
+def test_depth_counts_the_block_itself() -> None:
+    assert depth(100, 99) == 0
+    assert depth(100, 100) == 1
+    assert depth(100, 102) == 3
