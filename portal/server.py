@@ -1,0 +1,122 @@
+"""The web process: uvicorn around the application, on a socket that is ours or was handed to us."""
+
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+
+import msgspec
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from portal.errors import SettingInvalid
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of a request line and headers. The application refuses less than this politely; here it is about our memory."""
+LINGER_SECONDS = 1.0
+GRACE_SECONDS = 10
+LISTENER_VARIABLE = "PORTAL_LISTENER"
+"""Names the open file of a socket that `portal up` listens on, so that callers wait while this process restarts."""
+
+
+class PortTaken(SettingInvalid):
+    title = "The port is taken"
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """HTTP/1.1 that stops collecting a head that grows beyond `MAX_HEAD_BYTES`, and answers 431."""
+
+    _head_bytes = 0
+    _in_head = False
+    _began = False
+    _refused = False
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._began = False
+        super().data_received(data)
+        # Where the head began in this piece, the piece may also hold the end of a body before it.
+        if self._in_head and not self._began:
+            self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._began, self._head_bytes = True, True, 0
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _refuse(self) -> None:
+        self._refused = True
+        body = msgspec.json.encode(
+            {
+                "type": "about:blank",
+                "title": "The headers are too large",
+                "status": 431,
+                "code": "headers_too_large",
+                "detail": f"The request line and all headers may have {MAX_HEAD_BYTES} bytes; send less.",
+            }
+        )
+        self.transport.write(
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: application/problem+json\r\n"
+            b"connection: close\r\ncontent-length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+        )
+        # Closing while the sender still sends would reset the connection before it has read the answer.
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises `PortTaken` if somebody else listens there, `SettingInvalid` for an unusable address."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise SettingInvalid(f"PORTAL_HOST: {host!r} is not an address of this machine: {error.strerror}.") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except PermissionError as error:
+        listener.close()
+        raise SettingInvalid(f"PORTAL_PORT: port {port} needs more rights; take one above 1023.") from error
+    except OSError as error:
+        listener.close()
+        raise PortTaken(
+            f"Port {port} on {host} is taken or not ours ({error.strerror}); stop what listens there, or give another with --port."
+        ) from error
+    return listener
+
+
+def serve(host: str, port: int) -> None:
+    """Serve the application until SIGTERM or SIGINT; requests under way get 10 seconds to end."""
+    from portal.app import create_app  # after the settings are checked
+
+    given = os.environ.pop(LISTENER_VARIABLE, None)
+    listener = socket.socket(fileno=int(given)) if given else listen(host, port)
+    config = uvicorn.Config(
+        create_app(),
+        loop="uvloop",
+        http=BoundedHttp,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        backlog=2048,
+    )
+    # Uvicorn repeats the signal once it has shut down; for us that is a good end, not a death.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_well)
+    with listener:
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _end_well(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
