@@ -91,7 +91,7 @@ def _is_common(lowered: str) -> bool:
         return True
     if any(lowered in walk * 2 or lowered[::-1] in walk * 2 for walk in KEYBOARD_WALKS):
         return True
-    for spelling in (lowered, lowered.translate(UNLEET)):
+    for spelling in (lowered, re.sub(r"[^a-z]+$", "", lowered).translate(UNLEET)):
         words = re.findall(r"[a-z]+", spelling)
         if words and all(_stem(word) in COMMON_STEMS for word in words):
             return True
