@@ -9,7 +9,7 @@
   // Times: the server wrote UTC, the reader sees their own zone and a relative time that stays true.
   const units = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "hour"], [60, "minute"]];
   const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "long" });
-  const hours = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const hours = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   function relative(at) {
     const seconds = (Date.now() - at) / 1000;
     for (const [size, unit] of units) {
@@ -95,6 +95,14 @@
       if (theme) root.setAttribute("data-bs-theme", theme); else root.removeAttribute("data-bs-theme");
       for (const button of all("form[data-theme-switch] button")) button.setAttribute("aria-pressed", String(button.value === theme));
     });
+  }
+
+  // On a phone a button leads to the decision until it is on the screen.
+  if ("IntersectionObserver" in window) {
+    const seen = new IntersectionObserver((entries) => root.classList.toggle("at-decision", entries.some((entry) => entry.isIntersecting)));
+    const watch = () => { const panel = document.getElementById("decide"); if (panel) seen.observe(panel); };
+    watch();
+    document.addEventListener("htmx:after:swap", watch);
   }
 
   // Keyboard

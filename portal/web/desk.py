@@ -7,8 +7,7 @@ from litestar import Response
 
 from portal.accounts import queries as accounts
 from portal.accounts.permissions import Permission
-from portal.accounts.schemas import Actor
-from portal.accounts.sessions import CurrentSession
+from portal.accounts.schemas import Actor, CurrentSession
 from portal.actions import queries as actions
 from portal.errors import NotFound
 from portal.web.render import AnyRequest, page
@@ -86,7 +85,7 @@ async def provide_desk(actor: Actor, session: CurrentSession | None, slug: str) 
 
 
 def desk_page(
-    request: AnyRequest, desk: Desk, template: str, *, active: str, status: int = 200, **context: Any
+    request: AnyRequest, desk: Desk, template: str, *, active: str, http_status: int = 200, **context: Any
 ) -> Response[str]:
     """A member's page. `active` is the key of its place in the navigation."""
-    return page(request, template, {"desk": desk, "places": PLACES, "active": active, **context}, status=status)
+    return page(request, template, {"desk": desk, "places": PLACES, "active": active, **context}, status=http_status)

@@ -116,13 +116,7 @@ def stages(action: ActionView, transaction: TransactionView | None) -> list[Stag
 def waiting(action: ActionView, transaction: TransactionView | None) -> Waiting | None:
     """What the action waits for, or how it ended, as one sentence."""
     if transaction is not None:
-        if transaction.failure:
-            return Waiting(transaction.failure, "bad", "alert-triangle")
-        if transaction.waiting_for:
-            return Waiting(
-                transaction.waiting_for, "wait" if transaction.held else "move", "player-pause"
-            )
-        return Waiting("Done. It is final and can no longer be undone.", "good", "rosette-discount-check")
+        return _waiting_on_chain(transaction)
     if action.status == "approved":
         return Waiting("Approved. A worker signs and sends it in a moment.", "move")
     if action.status == "proposed":
@@ -131,6 +125,14 @@ def waiting(action: ActionView, transaction: TransactionView | None) -> Waiting 
             return Waiting(f"Waits for {missing} more approval{'' if missing == 1 else 's'}.", "wait", "clock")
         return Waiting("Waits for its simulation.", "move")
     return None
+
+
+def _waiting_on_chain(transaction: TransactionView) -> Waiting:
+    if transaction.failure:
+        return Waiting(transaction.failure, "bad", "alert-triangle")
+    if transaction.waiting_for:
+        return Waiting(transaction.waiting_for, "wait" if transaction.held else "move", "player-pause")
+    return Waiting("Done. It is final and can no longer be undone.", "good", "rosette-discount-check")
 
 
 def current_state(action: ActionView, transaction: TransactionView | None) -> str:

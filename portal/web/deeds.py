@@ -1,0 +1,97 @@
+"""What was done for an end user, in their words: no hex, no gas, no jargon."""
+
+import re
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+
+from portal.actions.schemas import ActionView
+from portal.signals.schemas import SignalView
+from portal.transactions.schemas import TransactionView
+from portal.web.states import state_of
+from portal.web.stories import current_state
+
+GIVEN = re.compile(r"^(?:Mint|Issue|Transfer) (?:an? )?(?P<thing>.+) to .+$")
+NUMBERS = ("nobody", "one person", "two people", "three people", "four people", "five people")
+SOON = "Usually this takes less than a minute."
+ARRIVED = ("mined", "confirmed", "finalized")
+
+
+class Deed(msgspec.Struct, frozen=True, kw_only=True):
+    id: UUID
+    title: str
+    sentence: str
+    icon: str
+    tone: str
+    state: str
+    at: datetime
+    organization: str
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    title: str
+    text: str
+    icon: str
+    tone: str = "good"
+    at: datetime | None = None
+
+
+def people(number: int) -> str:
+    return NUMBERS[number] if number < len(NUMBERS) else f"{number} people"
+
+
+def deed_of(
+    action: ActionView, transaction: TransactionView | None, signal: SignalView | None, organization: str
+) -> Deed:
+    """One action as its end user sees it."""
+    state = current_state(action, transaction)
+    given = GIVEN.match(action.summary)
+    thing = given["thing"] if given else None
+    arrived = state in ARRIVED
+    title = (thing if arrived else f"{thing}, on its way") if thing else action.summary
+    because = f"because {signal.source_name} reported {_plain_type(signal.type)}" if signal else "on its own account"
+    agreed = f", approved by {people(action.approvals_given)}" if action.approvals_given else ""
+    return Deed(
+        id=action.id,
+        title=title,
+        sentence=f"From {organization}, {because}{agreed}.",
+        icon="certificate" if thing and "certificate" in thing else "coins" if thing else "file-text",
+        tone=state_of(state).tone,
+        state=state,
+        at=(transaction.mined_at if transaction else None) or action.decided_at or action.proposed_at,
+        organization=organization,
+    )
+
+
+def steps_of(action: ActionView, transaction: TransactionView | None, signal: SignalView | None) -> list[Step]:
+    """How it came about, from the reason to where it stands, oldest first."""
+    found = []
+    if signal:
+        text = f"{_plain_type(signal.type).capitalize()}. The sender was verified,"
+        title = f"{signal.source_name} reported it"
+        found.append(Step(title=title, text=text, icon="shield-check", at=signal.received_at))
+    if action.approvals_given:
+        title = f"{people(action.approvals_given).capitalize()} approved it"
+        text = "Each of them saw exactly what would be done,"
+        found.append(Step(title=title, text=text, icon="users", at=action.decided_at))
+    else:
+        text = "It keeps to a policy that needs nobody's approval,"
+        found.append(Step(title="It was approved by policy", text=text, icon="shield-check", at=action.decided_at))
+    if transaction and transaction.failure:
+        found.append(Step(title="It did not work", text=transaction.failure, icon="alert-triangle", tone="bad"))
+    elif transaction and transaction.finalized_at:
+        text = "It is on record for good, and nobody can undo it,"
+        title = "It is final"
+        found.append(Step(title=title, text=text, icon="rosette-discount-check", at=transaction.finalized_at))
+    elif transaction and transaction.mined_at:
+        text = "It is on record. In a short while nobody can undo it any more,"
+        found.append(Step(title="It is done", text=text, icon="circle-check", tone="move", at=transaction.mined_at))
+    else:
+        found.append(Step(title="It is on its way", text=SOON, icon="send", tone="move"))
+    return found
+
+
+def _plain_type(name: str) -> str:
+    """`sponsorship.created` as `sponsorship created`."""
+    return re.sub(r"[._:/-]+", " ", name).strip() or "an event"

@@ -1,0 +1,190 @@
+"""The list of actions, and the why-card of one: why, what exactly, who decided, and what became of it."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+
+from portal.accounts.permissions import Permission
+from portal.actions import queries as actions
+from portal.actions import service
+from portal.actions.schemas import ActionView
+from portal.audit import queries as audit
+from portal.audit.schemas import AuditEntryView
+from portal.errors import PortalError
+from portal.rules import queries as rules
+from portal.signals import queries as signals
+from portal.transactions import queries as transactions
+from portal.transactions.schemas import TransactionView
+from portal.web import stories
+from portal.web.desk import Desk, desk_page
+from portal.web.forms import read_values
+from portal.web.render import AnyRequest, fragment, see_other
+from portal.web.states import STATES
+
+READ = {"permission": Permission.ACTIONS_READ}
+DECIDE = {"permission": Permission.ACTIONS_APPROVE}
+
+
+@get("/actions", opt=READ)
+async def show_actions(
+    request: AnyRequest, desk: Desk, status: str | None = None, cursor: str | None = None
+) -> Response[str]:
+    organization = desk.actor.organization_id
+    counts = await actions.count_by_status(organization)
+    wanted = next((each for each in counts if each == status), None)
+    found = await actions.list_actions(organization, status=wanted, cursor=cursor)
+    sent = await transactions.find_transactions_of_actions(organization, [action.id for action in found.items])
+    choices: list[tuple[str | None, str, int]] = [(None, "All", sum(counts.values()))]
+    choices += [(each.value, STATES[each].word, number) for each, number in counts.items()]
+    return desk_page(
+        request,
+        desk,
+        "actions/list.html",
+        active="actions",
+        rows=[{"action": each, "state": stories.current_state(each, sent.get(each.id))} for each in found.items],
+        choices=choices,
+        status=wanted,
+        next_cursor=found.next_cursor,
+        cursor=cursor,
+    )
+
+
+@get("/actions/{action_id:uuid}", opt=READ)
+async def show_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[str]:
+    return await _action_page(request, desk, action_id)
+
+
+@get("/actions/{action_id:uuid}/progress", opt=READ)
+async def show_progress(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[str]:
+    """The timeline alone, asked for every two seconds until nothing more will happen."""
+    context = await _progress(desk, await actions.get_action(desk.actor.organization_id, action_id))
+    # The last answer replaces the element, and with it the polling.
+    headers = {"HX-Reswap": "outerHTML"} if context["settled"] else {}
+    return fragment(request, "actions/_progress.html", {"desk": desk, **context}, headers=headers)
+
+
+@post("/actions/{action_id:uuid}/approve", opt=DECIDE)
+async def approve_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[Any]:
+    values = await read_values(request)
+    try:
+        await service.approve(desk.actor, action_id, values.get("digest", ""), values.get("code", ""))
+    except PortalError as error:
+        return await _action_page(request, desk, action_id, error)
+    return see_other(desk.url(f"actions/{action_id}"), done="approved")
+
+
+@post("/actions/{action_id:uuid}/reject", opt=DECIDE)
+async def reject_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[Any]:
+    values = await read_values(request)
+    try:
+        await service.reject(desk.actor, action_id, values.get("reason", ""))
+    except PortalError as error:
+        return await _action_page(request, desk, action_id, error, rejecting=True)
+    return see_other(desk.url(f"actions/{action_id}"), done="rejected")
+
+
+@post("/actions/{action_id:uuid}/cancel", opt=READ)
+async def cancel_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[Any]:
+    """Whoever proposed it may take it back; the service knows who else may."""
+    values = await read_values(request)
+    try:
+        await service.cancel(desk.actor, action_id, values.get("reason", ""))
+    except PortalError as error:
+        return await _action_page(request, desk, action_id, error)
+    return see_other(desk.url(f"actions/{action_id}"), done="cancelled")
+
+
+async def _action_page(
+    request: AnyRequest, desk: Desk, action_id: UUID, error: PortalError | None = None, *, rejecting: bool = False
+) -> Response[str]:
+    organization = desk.actor.organization_id
+    action = await actions.get_action(organization, action_id)
+    context = {
+        **await _proof(desk, action),
+        **await _progress(desk, action),
+        "warnings": await actions.list_warnings(organization, action),
+        "why_not": _why_not(desk, action),
+        "can_decide": not _why_not(desk, action),
+        "can_cancel": action.status == "proposed"
+        and (desk.may("actions:cancel") or action.proposed_by_member_id == desk.actor.id),
+        "rejecting": rejecting,
+        "error": error,
+    }
+    return desk_page(
+        request, desk, "actions/detail.html", active="actions", http_status=error.status if error else 200, **context
+    )
+
+
+async def _proof(desk: Desk, action: ActionView) -> dict[str, Any]:
+    organization = desk.actor.organization_id
+    signal = await signals.get_signal(organization, action.signal_id) if action.signal_id else None
+    text = None
+    if signal is not None:
+        readable = signal.payload is not None
+        text = msgspec.json.format(msgspec.json.encode(signal.payload)).decode() if readable else signal.body
+    rule = await _rule(organization, action) if action.rule_id else None
+    addresses = [str(each["value"]) for each in action.arguments if each["type"] == "address"]
+    names = await actions.names_of(organization, addresses)
+    return {
+        "signal": signal,
+        "source_name": signal.source_name if signal else None,
+        "signal_text": text,
+        "may_read_signals": desk.may("signals:read"),
+        "rule": rule,
+        "names": {address: names[address.lower()] for address in addresses if address.lower() in names},
+    }
+
+
+async def _rule(organization: UUID, action: ActionView) -> dict[str, str]:
+    """The rule's name and the condition of the very version that proposed the action."""
+    assert action.rule_id is not None
+    rule = await rules.get_rule(organization, action.rule_id)
+    versions = await rules.list_rule_versions(organization, action.rule_id)
+    return {
+        "name": rule.name,
+        "condition": next(each.condition for each in versions if each.number == action.rule_version),
+    }
+
+
+async def _progress(desk: Desk, action: ActionView) -> dict[str, Any]:
+    organization = desk.actor.organization_id
+    transaction = await transactions.find_transaction_of_action(organization, action.id)
+    return {
+        "action": action,
+        "transaction": transaction,
+        "state": stories.current_state(action, transaction),
+        "settled": stories.is_settled(action, transaction),
+        "stages": stories.stages(action, transaction),
+        "waiting": stories.waiting(action, transaction),
+        "story": stories.tell(await _entries(organization, action, transaction)),
+    }
+
+
+async def _entries(organization: UUID, action: ActionView, transaction: TransactionView | None) -> list[AuditEntryView]:
+    """What the audit knows of the action, its signal and its transaction, in the order in which it happened."""
+    subjects = [("action", action.id), ("signal", action.signal_id), ("transaction", transaction and transaction.id)]
+    found = [
+        entry
+        for kind, id in subjects
+        if id is not None
+        for entry in (await audit.list_entries(organization, subject_kind=kind, subject_id=str(id), limit=200)).items
+    ]
+    return sorted(found, key=lambda entry: entry.sequence)
+
+
+def _why_not(desk: Desk, action: ActionView) -> str:
+    """Why this member has nothing to decide here; empty if they have."""
+    if action.status != "proposed":
+        return "It is decided. What became of it is below."
+    if not desk.may("actions:approve"):
+        return "Your role can look at actions, but not decide about them."
+    if action.proposed_by_member_id == desk.actor.id:
+        return "You proposed it, so somebody else has to approve it."
+    if any(decision.member_id == desk.actor.id for decision in action.approvals):
+        return "Your decision is recorded. Others decide now."
+    return ""
+
+
+handlers = [show_actions, show_action, show_progress, approve_action, reject_action, cancel_action]

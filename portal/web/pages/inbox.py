@@ -1,0 +1,34 @@
+"""The home of a member: what waits for their decision."""
+
+from typing import Any
+
+from litestar import Response, get
+
+from portal.accounts.permissions import Permission
+from portal.actions import queries as actions
+from portal.web.desk import Desk, desk_page
+from portal.web.render import AnyRequest, fragment
+
+READ = {"permission": Permission.ACTIONS_READ}
+
+
+@get("/inbox", opt=READ)
+async def show_inbox(request: AnyRequest, desk: Desk) -> Response[str]:
+    return desk_page(request, desk, "actions/inbox.html", active="inbox", **await _rows(desk))
+
+
+@get("/inbox/rows", opt=READ)
+async def show_inbox_rows(request: AnyRequest, desk: Desk) -> Response[str]:
+    """The rows alone, for a page that stays open."""
+    return fragment(request, "actions/_inbox_rows.html", await _rows(desk))
+
+
+async def _rows(desk: Desk) -> dict[str, Any]:
+    return {
+        "items": await actions.list_inbox(desk.actor),
+        "may_approve": Permission.ACTIONS_APPROVE in desk.actor.permissions,
+        "slug": desk.slug,
+    }
+
+
+handlers = [show_inbox, show_inbox_rows]

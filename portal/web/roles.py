@@ -1,0 +1,11 @@
+"""What each role means, in one sentence for the person who gets it."""
+
+from portal.accounts.permissions import Role
+
+MEANINGS: dict[Role, str] = {
+    Role.OWNER: "everything, and may make other owners.",
+    Role.ADMIN: "sets up sources, rules, policies and people, and approves.",
+    Role.APPROVER: "looks at everything and approves.",
+    Role.OPERATOR: "sets up sources and rules, and does not approve.",
+    Role.AUDITOR: "looks at everything and changes nothing.",
+}

@@ -1,0 +1,25 @@
+"""All HTML pages, in one router that the application mounts."""
+
+from litestar import Router
+from litestar.di import Provide
+
+from portal.web.desk import provide_desk
+from portal.web.pages import account, actions, inbox, invitations, mine, overview, people, sign_in
+
+member_router = Router(
+    path="/orgs/{slug:str}",
+    route_handlers=[*inbox.handlers, *actions.handlers, *overview.handlers, *people.handlers],
+    dependencies={"desk": Provide(provide_desk)},
+)
+
+web_router = Router(
+    path="/",
+    route_handlers=[
+        *sign_in.handlers,
+        *invitations.handlers,
+        *account.handlers,
+        *mine.handlers,
+        member_router,
+    ],
+    include_in_schema=False,
+)
