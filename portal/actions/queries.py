@@ -1,6 +1,6 @@
 """Reads of actions, for pages, the API and the stages after."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -293,34 +293,38 @@ async def _warnings(organization_id: UUID, views: list[ActionView]) -> dict[UUID
     recipients = {view.id: effects.addresses_in(view.arguments) for view in views}
     names = await names_of(organization_id, {address for found in recipients.values() for address in found})
     history = await _history(organization_id, [view.id for view in views])
-    warnings = {}
-    for view in views:
-        found = []
-        if view.simulation and not view.simulation.ok:
-            found.append(f"The call would fail: {view.simulation.revert_reason}")
-        if history[view.id]["first_call"] and view.to_address:
-            found.append(f"The first call of {view.function.partition('(')[0]} of {view.contract_name}.")
-        found += [
-            f"{effects.short_address(address)} is not an end user, a signer or a contract of yours."
-            for address in recipients[view.id]
-            if address.lower() not in names
-        ]
-        if history[view.id]["first_for_end_user"]:
-            found.append(f"The first action for {effects.plain(view.end_user_name or '')}.")
-        warnings[view.id] = found
-    return warnings
+    return {view.id: list(_unusual(view, recipients[view.id], names, history[view.id])) for view in views}
+
+
+def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], history: dict[str, Any]) -> Iterator[str]:
+    if view.simulation and not view.simulation.ok:
+        yield f"The call would fail: {view.simulation.revert_reason}"
+    if history["first_call"] and view.to_address:
+        yield f"The first call of {view.function.partition('(')[0]} of {view.contract_name}."
+    for address in recipients:
+        if address.lower() not in names:
+            yield f"{effects.short_address(address)} is not an end user, a signer or a contract of yours."
+    person = effects.plain(view.end_user_name or "")
+    if history["end_user_address"] and recipients and history["end_user_address"] not in recipients:
+        named = ", ".join(
+            effects.plain(names.get(address.lower(), "")) or effects.short_address(address) for address in recipients
+        )
+        yield f"It is for {person}, but names {named}."
+    if history["first_for_end_user"]:
+        yield f"The first action for {person}."
 
 
 async def _history(organization_id: UUID, action_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
-    """By action: whether nothing like it was ever approved before."""
+    """By action: whether nothing like it was ever approved before, and the address of whom it is for."""
     rows = await run_sql(
-        """SELECT a.id,
+        """SELECT a.id, e.address AS end_user_address,
                   NOT EXISTS (SELECT FROM action b WHERE b.contract = a.contract AND b.function = a.function
                               AND b.status = 'approved' AND b.id <> a.id) AS first_call,
                   a.end_user IS NOT NULL AND NOT EXISTS (
                       SELECT FROM action b WHERE b.end_user = a.end_user AND b.status = 'approved' AND b.id <> a.id
                   ) AS first_for_end_user
-           FROM action a WHERE a.organization = {} AND a.id = ANY({}::uuid[])""",
+           FROM action a LEFT JOIN end_user e ON e.id = a.end_user
+           WHERE a.organization = {} AND a.id = ANY({}::uuid[])""",
         organization_id,
         action_ids,
     )
