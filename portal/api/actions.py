@@ -1,0 +1,145 @@
+"""Actions: proposed calls, the decisions about them, and what carried them out."""
+
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from litestar import Response, Router, get
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from portal.accounts.permissions import Permission
+from portal.actions import queries, service
+from portal.actions.schemas import ActionInput, ActionView, ApprovalInput, RejectionInput
+from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit, choice, choices
+from portal.api.operations import Acting, created, post, problems
+from portal.db.paging import Page
+from portal.transactions.queries import find_transactions_of_actions
+from portal.transactions.schemas import TransactionView
+
+READ = {"permission": Permission.ACTIONS_READ}
+DECIDE = {"permission": Permission.ACTIONS_APPROVE}
+StatusFilter = Annotated[str | None, QueryParameter(schema_extra={"enum": choices(ActionView, "status")})]
+
+
+class ActionDetail(ActionView, frozen=True, kw_only=True):
+    """An action with what carries it out."""
+
+    transaction: TransactionView | None
+    """Null until it is approved and queued."""
+
+
+@get("/actions", summary="List actions", opt=READ, responses=problems())
+async def list_actions(
+    actor: Acting,
+    *,
+    status: StatusFilter = None,
+    contract_id: FromQuery[UUID | None] = None,
+    end_user_id: FromQuery[UUID | None] = None,
+    signal_id: FromQuery[UUID | None] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[ActionDetail]:
+    page = await queries.list_actions(
+        actor.organization_id,
+        status=choice(ActionView, "status", status),
+        contract_id=contract_id,
+        end_user_id=end_user_id,
+        signal_id=signal_id,
+        cursor=cursor,
+        limit=limit,
+    )
+    return Page(await _details(actor, page.items), page.next_cursor)
+
+
+@get(
+    "/actions/{action_id:uuid}",
+    summary="Get an action",
+    description="The exact call with its digest, what it would do, the decisions about it, and its transaction.",
+    opt=READ,
+    responses=problems(404),
+)
+async def get_action(actor: Acting, action_id: FromPath[UUID]) -> ActionDetail:
+    return await _detail(actor, await queries.get_action(actor.organization_id, action_id))
+
+
+@post(
+    "/actions",
+    summary="Propose an action",
+    description="A call of an allowed function of a registered contract. Nothing is sent before it is approved.",
+    opt={"permission": Permission.ACTIONS_PROPOSE},
+    responses=problems(404, 409, 422),
+)
+async def propose_action(actor: Acting, data: JSONBody[ActionInput]) -> Response[ActionDetail]:
+    view = await service.propose(actor, data)
+    return created(await _detail(actor, view), f"actions/{view.id}")
+
+
+@post(
+    "/actions/{action_id:uuid}/approvals",
+    summary="Approve an action",
+    description=(
+        "For a person with a session token, never for an API key. `digest` must be the digest that was shown, `code` a "
+        "one-time code that was not used before. Enough approvals make the action run, once."
+    ),
+    opt=DECIDE,
+    responses=problems(404, 409, 422, 429),
+)
+async def approve_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody[ApprovalInput]) -> ActionDetail:
+    return await _detail(actor, await service.approve(actor, action_id, data.digest, data.code))
+
+
+@post(
+    "/actions/{action_id:uuid}/rejections",
+    summary="Reject an action",
+    description="For a person with a session token. One rejection ends the action for good.",
+    opt=DECIDE,
+    responses=problems(404, 409, 422),
+)
+async def reject_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody[RejectionInput]) -> ActionDetail:
+    return await _detail(actor, await service.reject(actor, action_id, data.reason))
+
+
+@post(
+    "/actions/{action_id:uuid}/cancellations",
+    summary="Cancel an action",
+    description="Withdraws an action that is still open.",
+    opt={"permission": Permission.ACTIONS_CANCEL},
+    responses=problems(404, 409, 422),
+)
+async def cancel_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody[RejectionInput]) -> ActionDetail:
+    return await _detail(actor, await service.cancel(actor, action_id, data.reason))
+
+
+@post(
+    "/actions/{action_id:uuid}/simulations",
+    summary="Simulate an action again",
+    description="Asks the node what the call would do now; changes nothing on the chain.",
+    opt={"permission": Permission.ACTIONS_PROPOSE},
+    responses=problems(404, 422),
+)
+async def simulate_action(actor: Acting, action_id: FromPath[UUID]) -> ActionDetail:
+    return await _detail(actor, await service.resimulate(actor, action_id))
+
+
+async def _detail(actor: Acting, view: ActionView) -> ActionDetail:
+    return (await _details(actor, [view]))[0]
+
+
+async def _details(actor: Acting, views: list[ActionView]) -> list[ActionDetail]:
+    found = await find_transactions_of_actions(actor.organization_id, [view.id for view in views])
+    return [ActionDetail(**msgspec.structs.asdict(view), transaction=found.get(view.id)) for view in views]
+
+
+actions_router = Router(
+    "/",
+    route_handlers=[
+        list_actions,
+        get_action,
+        propose_action,
+        approve_action,
+        reject_action,
+        cancel_action,
+        simulate_action,
+    ],
+    tags=["Actions"],
+)

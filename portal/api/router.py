@@ -1,0 +1,53 @@
+"""The JSON API, mounted under `/api/v1`."""
+
+from typing import Any
+
+from litestar import Request, Router
+
+from portal.api.accounts import accounts_router
+from portal.api.actions import actions_router
+from portal.api.audit import audit_router
+from portal.api.chain import chain_router
+from portal.api.idempotency import IdempotencyMiddleware
+from portal.api.intake import intake_router
+from portal.api.openapi import openapi_config
+from portal.api.policies import policies_router
+from portal.api.requests import ApiRequest
+from portal.api.rules import rules_router
+from portal.api.sessions import sessions_router
+from portal.api.signals import signals_router
+from portal.api.sources import sources_router
+from portal.api.transactions import transactions_router
+from portal.errors import InputInvalid
+
+__all__ = ["api_router", "openapi_config"]
+
+
+def refuse_null_bytes(request: Request[Any, Any, Any]) -> None:
+    """PostgreSQL holds no text with U+0000, so no address or filter with it can name anything."""
+    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
+        raise InputInvalid("The address holds the character U+0000, which no text here can contain.")
+
+
+resources = Router(
+    "/",
+    route_handlers=[
+        sources_router,
+        signals_router,
+        rules_router,
+        actions_router,
+        policies_router,
+        transactions_router,
+        chain_router,
+        accounts_router,
+        audit_router,
+    ],
+    middleware=[IdempotencyMiddleware()],
+)
+
+api_router = Router(
+    "/api/v1",
+    route_handlers=[intake_router, sessions_router, resources],
+    request_class=ApiRequest,
+    before_request=refuse_null_bytes,
+)

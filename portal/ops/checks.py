@@ -1,0 +1,198 @@
+"""What is well and what is not: each check is limited in time, and its answer is kept for two seconds."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal import clock
+from portal.db.engine import run_sql
+from portal.db.migrations import list_waiting
+from portal.jobs.queue import queue_state
+from portal.logging import get_logger
+from portal.ops import readings
+from portal.settings import get_settings
+
+log = get_logger(__name__)
+CHECK_SECONDS = 3.0
+KEPT_SECONDS = 2.0
+HEAD_OVERDUE_SECONDS = 120
+"""No chain that we know makes its blocks further apart."""
+
+
+class State(StrEnum):
+    OK = "ok"
+    DEGRADED = "degraded"
+    """Works, but somebody should look."""
+    FAILED = "failed"
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at; `values` are what was measured, with their units in the names."""
+
+    name: str
+    state: State
+    message: str
+    values: dict[str, Any] = {}
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The worst state of all checks; `checks` is null for whoever may not see them."""
+
+    state: State
+    checked_at: datetime
+    checks: list[Check] | None
+
+
+Look = Callable[[], Awaitable[list[Check]]]
+_kept: dict[tuple[str, UUID | None], tuple[float, list[Check]]] = {}
+
+
+async def check_readiness() -> list[Check]:
+    """What this process needs to answer at all: the database, at this version's migrations."""
+    looks: dict[str, Look] = {"database": check_database, "migrations": check_migrations}
+    return await _gather(looks, None)
+
+
+async def check_installation() -> list[Check]:
+    """What all organisations share."""
+    looks: dict[str, Look] = {
+        "database": check_database,
+        "migrations": check_migrations,
+        "queue": check_queue,
+        "chains": check_chains,
+    }
+    return await _gather(looks, None)
+
+
+async def check_organization(organization_id: UUID) -> list[Check]:
+    """What is one organisation's own: its sources and the balances of its signers."""
+
+    async def sources() -> list[Check]:
+        return [_source_check(source) for source in await readings.read_sources(organization_id)]
+
+    async def signers() -> list[Check]:
+        return [_signer_check(reading) for reading in await readings.read_balances(organization_id)]
+
+    return await _gather({"sources": sources, "signers": signers}, organization_id)
+
+
+def worst(checks: list[Check]) -> State:
+    order = list(State)
+    return max((check.state for check in checks), key=order.index, default=State.OK)
+
+
+async def check_database() -> list[Check]:
+    started = time.perf_counter()
+    await run_sql("SELECT 1 AS one")
+    milliseconds = round((time.perf_counter() - started) * 1000, 1)
+    return [
+        Check(name="database", state=State.OK, message="Answers.", values={"query_milliseconds": milliseconds}),
+    ]
+
+
+async def check_migrations() -> list[Check]:
+    waiting = await list_waiting()
+    if waiting:
+        message = f"{len(waiting)} migrations have not run; run `portal migrate`."
+        return [Check(name="migrations", state=State.FAILED, message=message, values={"waiting": waiting})]
+    return [Check(name="migrations", state=State.OK, message="The database is at this version.")]
+
+
+async def check_queue() -> list[Check]:
+    queue = await queue_state()
+    if queue is None:
+        return [Check(name="queue", state=State.DEGRADED, message="This process rings nobody; sweepers do the work.")]
+    values = {"queued": queue.queued, "active": queue.active, "workers": queue.workers}
+    if queue.workers == 0:
+        message = "No worker has reported; nothing is assessed or sent until one runs."
+        return [Check(name="queue", state=State.DEGRADED, message=message, values=values)]
+    return [Check(name="queue", state=State.OK, message=f"{queue.workers} at work.", values=values)]
+
+
+async def check_chains() -> list[Check]:
+    chains = await readings.read_chains()
+    checks = [_chain_check(chain) for chain in chains]
+    known = {chain["id"] for chain in chains}
+    for chain_id in get_settings().rpc_urls.keys() - known:
+        message = "Has a node in the settings, but no worker has registered it yet."
+        checks.append(
+            Check(name=f"chain {chain_id}", state=State.DEGRADED, message=message, values={"chain_id": chain_id})
+        )
+    return checks
+
+
+def _chain_check(chain: dict[str, Any]) -> Check:
+    age = (clock.now() - chain["head_at"]).total_seconds() if chain["head_at"] else None
+    values = {
+        "chain_id": chain["id"],
+        "name": chain["name"],
+        "head_number": chain["head_number"],
+        "head_age_seconds": None if age is None else round(age, 1),
+    }
+    if chain["paused_at"]:
+        state, message = State.DEGRADED, "Is paused: nothing is sent."
+    elif age is None:
+        state, message = State.DEGRADED, "No block has been seen yet."
+    elif age > HEAD_OVERDUE_SECONDS:
+        state, message = State.FAILED, f"No new block for {age:.0f} seconds: the node or the worker is down."
+    else:
+        state, message = State.OK, f"Block {chain['head_number']}, {age:.0f} seconds ago."
+    return Check(name=f"chain {chain['id']}", state=state, message=message, values=values)
+
+
+def _source_check(source: dict[str, Any]) -> Check:
+    last = source["last_signal_at"]
+    message = f"Last signal at {last:%Y-%m-%d %H:%M:%S} UTC." if last else "No signal has arrived yet."
+    if source["status"] == "paused":
+        message = "Is paused: its deliveries are refused."
+    return Check(
+        name=f"source {source['name']}",
+        state=State.DEGRADED if source["status"] == "paused" else State.OK,
+        message=message,
+        values={"source_id": source["id"], "last_signal_at": last},
+    )
+
+
+def _signer_check(reading: readings.Balance) -> Check:
+    values = {
+        "signer_id": reading.signer_id,
+        "address": reading.address,
+        "chain_id": reading.chain_id,
+        "balance_wei": None if reading.balance_wei is None else str(reading.balance_wei),
+    }
+    if reading.address is None:
+        state, message = State.DEGRADED, "Waits for the worker to make its key."
+    elif reading.balance_wei is None:
+        state, message = State.DEGRADED, "Its balance could not be read: the node does not answer."
+    elif reading.balance_wei == 0:
+        state, message = State.FAILED, "Has no funds: nothing can be sent until its address receives some."
+    else:
+        state, message = State.OK, f"Holds {reading.balance_wei / 10**18:.6g} {reading.currency}."
+    return Check(name=f"signer {reading.name}", state=state, message=message, values=values)
+
+
+async def _gather(looks: dict[str, Look], organization_id: UUID | None) -> list[Check]:
+    found = await asyncio.gather(*(_look(name, look, organization_id) for name, look in looks.items()))
+    return [check for checks in found for check in checks]
+
+
+async def _look(name: str, look: Look, organization_id: UUID | None) -> list[Check]:
+    key = (name, organization_id)
+    if key in _kept and time.monotonic() - _kept[key][0] < KEPT_SECONDS:
+        return _kept[key][1]
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            checks = await look()
+    except TimeoutError:
+        checks = [Check(name=name, state=State.FAILED, message=f"No answer within {CHECK_SECONDS:g} seconds.")]
+    except Exception as error:
+        log.warning("health.check_failed", check=name, error=type(error).__name__)
+        checks = [Check(name=name, state=State.FAILED, message="Does not answer.")]
+    _kept[key] = (time.monotonic(), checks)
+    return checks

@@ -1,0 +1,101 @@
+"""What health checks and metrics read from the rows: few queries, each bounded in what it scans."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal import clock
+from portal.chain.rpc import NodeUnavailable, get_node
+from portal.db.engine import run_sql
+
+RECENT = timedelta(hours=1)
+
+
+class Balance(msgspec.Struct, frozen=True, kw_only=True):
+    """What one sending signer holds of one chain's native currency; None where it cannot be known now."""
+
+    signer_id: UUID
+    name: str
+    address: str | None
+    chain_id: int | None
+    currency: str | None
+    balance_wei: int | None
+
+
+def oldest_id(moment: datetime) -> UUID:
+    """The smallest UUIDv7 of `moment`: keys made later are greater, so the primary key serves as an index on time."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
+
+
+async def read_chains() -> list[dict[str, Any]]:
+    return await run_sql("SELECT id, name, head_number, head_at, paused_at FROM chain ORDER BY id")
+
+
+async def read_sources(organization_id: UUID) -> list[dict[str, Any]]:
+    """Sources of the organisation with the time of the last signal of each."""
+    return await run_sql(
+        """SELECT source.id, source.name, source.status, last.received_at AS last_signal_at
+           FROM source LEFT JOIN LATERAL
+             (SELECT received_at FROM signal WHERE signal.source = source.id ORDER BY id DESC LIMIT 1) last ON true
+           WHERE source.organization = {} ORDER BY source.name LIMIT 200""",
+        organization_id,
+    )
+
+
+async def read_balances(organization_id: UUID) -> list[Balance]:
+    """Balances of the signers that send, on each chain where they have a contract; asked of the nodes all at once."""
+    rows = await run_sql(
+        """SELECT DISTINCT signer.id AS signer_id, signer.name, signer.address,
+                  chain.id AS chain_id, chain.currency
+           FROM signer LEFT JOIN contract ON contract.signer = signer.id LEFT JOIN chain ON chain.id = contract.chain
+           WHERE signer.organization = {} AND signer.purpose = 'sends' AND signer.status <> 'disabled'
+           ORDER BY signer.name LIMIT 50""",
+        organization_id,
+    )
+
+    async def read(row: dict[str, Any]) -> Balance | None:
+        if row["chain_id"] is None and row["address"] is not None:
+            return None  # sends nothing yet, so it needs nothing
+        balance = None
+        if row["address"] is not None:
+            try:
+                balance = await get_node(row["chain_id"]).balance(row["address"])
+            except NodeUnavailable:
+                balance = None
+        return Balance(**row, balance_wei=balance)
+
+    found = await asyncio.gather(*(read(row) for row in rows))
+    return [balance for balance in found if balance is not None]
+
+
+async def read_signals() -> list[dict[str, Any]]:
+    """Signals of the last hour by outcome, and all that wait."""
+    return await run_sql(
+        """SELECT status, count(*) AS count FROM signal WHERE id >= {} AND status <> 'received' GROUP BY status
+           UNION ALL SELECT 'received', count(*) FROM signal WHERE status = 'received'""",
+        oldest_id(clock.now() - RECENT),
+    )
+
+
+async def read_stages() -> list[dict[str, Any]]:
+    """How long each stage took for what went through it in the last hour: median and 95th percentile in seconds."""
+    stages = {
+        "received_to_assessed": ("signal", "received_at", "assessed_at"),
+        "proposed_to_decided": ("action", "proposed_at", "decided_at"),
+        "approved_to_broadcast": ("transaction", "queued_at", "broadcast_at"),
+        "broadcast_to_mined": ("transaction", "broadcast_at", "mined_at"),
+        "mined_to_confirmed": ("transaction", "mined_at", "confirmed_at"),
+    }
+    since = oldest_id(clock.now() - RECENT)
+    parts = [
+        f"""SELECT '{stage}' AS stage,
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS median,
+                   percentile_cont(0.95) WITHIN GROUP (ORDER BY seconds) AS p95
+            FROM (SELECT extract(epoch FROM {end} - {start})::float8 AS seconds FROM {table}
+                  WHERE id >= {{}} AND {end} IS NOT NULL ORDER BY id DESC LIMIT 1000) recent"""  # noqa: S608
+        for stage, (table, start, end) in stages.items()
+    ]
+    return await run_sql(" UNION ALL ".join(parts), *([since] * len(stages)))
