@@ -4,6 +4,8 @@ from typing import Any
 
 import msgspec
 from litestar import Response
+from litestar.di import NamedDependency
+from litestar.params import FromPath
 
 from portal.accounts import queries as accounts
 from portal.accounts.permissions import Permission
@@ -66,7 +68,9 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
         return f"/orgs/{self.slug}/{path}".rstrip("/")
 
 
-async def provide_desk(actor: Actor, session: CurrentSession | None, slug: str) -> Desk:
+async def provide_desk(
+    actor: NamedDependency[Actor], session: NamedDependency[CurrentSession | None], slug: FromPath[str]
+) -> Desk:
     """The desk of whoever is signed in; `actor` has already proved that they belong here."""
     if session is None:
         raise NotFound("There is no such page.")

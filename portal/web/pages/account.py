@@ -4,11 +4,13 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery
 
 from portal.accounts import password_change, service, sessions
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import CurrentSession
 from portal.errors import NotSignedIn, PortalError
+from portal.web.asking import Person, Token
 from portal.web.cookies import keep_session
 from portal.web.forms import read_values
 from portal.web.render import AnyRequest, local_path, page, see_other
@@ -17,12 +19,12 @@ OWN = {"permission": Permission.ACCOUNT}
 
 
 @get("/account", opt=OWN)
-async def show_account(request: AnyRequest, session: CurrentSession) -> Response[str]:
+async def show_account(request: AnyRequest, session: Person) -> Response[str]:
     return await _account_page(request, session)
 
 
 @get("/account/second-factor", opt=OWN)
-async def show_second_factor(request: AnyRequest, session: CurrentSession, welcome: bool = False) -> Response[str]:
+async def show_second_factor(request: AnyRequest, session: Person, welcome: FromQuery[bool] = False) -> Response[str]:
     enrolment = await service.start_enrolment(session.person_id)
     next = "/" if welcome else "/account"
     context = {"enrolment": enrolment, "next": next, "welcome": welcome, "session": session}
@@ -30,9 +32,7 @@ async def show_second_factor(request: AnyRequest, session: CurrentSession, welco
 
 
 @post("/account/second-factor", opt=OWN)
-async def confirm_second_factor(
-    request: AnyRequest, session: CurrentSession, session_token: str | None
-) -> Response[Any]:
+async def confirm_second_factor(request: AnyRequest, session: Person, session_token: Token) -> Response[Any]:
     """A wrong code shows the same QR code again, so that nothing has to be scanned twice."""
     values = await read_values(request)
     sealed, next = values.get("sealed", ""), local_path(values.get("next"), "/account")
@@ -54,13 +54,13 @@ async def confirm_second_factor(
 
 
 @post("/account/sessions/{session_id:uuid}/end", opt=OWN)
-async def end_session(session: CurrentSession, session_id: UUID) -> Response[Any]:
+async def end_session(session: Person, session_id: FromPath[UUID]) -> Response[Any]:
     await sessions.revoke_session(session.person_id, session_id)
     return see_other("/account", done="session_revoked")
 
 
 @post("/account/password", opt=OWN)
-async def change_password(request: AnyRequest, session: CurrentSession) -> Response[Any]:
+async def change_password(request: AnyRequest, session: Person) -> Response[Any]:
     values = await read_values(request)
     try:
         await password_change.change_password(session, values.get("current_password", ""), values.get("password", ""))

@@ -5,6 +5,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
@@ -18,6 +19,7 @@ from portal.signals import queries as signals
 from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
 from portal.web import stories
+from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
 from portal.web.render import AnyRequest, fragment, see_other
@@ -29,7 +31,7 @@ DECIDE = {"permission": Permission.ACTIONS_APPROVE}
 
 @get("/actions", opt=READ)
 async def show_actions(
-    request: AnyRequest, desk: Desk, status: str | None = None, cursor: str | None = None
+    request: AnyRequest, desk: AtDesk, status: FromQuery[str | None] = None, cursor: FromQuery[str | None] = None
 ) -> Response[str]:
     organization = desk.actor.organization_id
     counts = await actions.count_by_status(organization)
@@ -52,12 +54,12 @@ async def show_actions(
 
 
 @get("/actions/{action_id:uuid}", opt=READ)
-async def show_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[str]:
+async def show_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[str]:
     return await _action_page(request, desk, action_id)
 
 
 @get("/actions/{action_id:uuid}/progress", opt=READ)
-async def show_progress(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[str]:
+async def show_progress(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[str]:
     """The timeline alone, asked for every two seconds until nothing more will happen."""
     context = await _progress(desk, await actions.get_action(desk.actor.organization_id, action_id))
     # The last answer replaces the element, and with it the polling.
@@ -66,7 +68,7 @@ async def show_progress(request: AnyRequest, desk: Desk, action_id: UUID) -> Res
 
 
 @post("/actions/{action_id:uuid}/approve", opt=DECIDE)
-async def approve_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[Any]:
+async def approve_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[Any]:
     values = await read_values(request)
     try:
         await service.approve(desk.actor, action_id, values.get("digest", ""), values.get("code", ""))
@@ -76,7 +78,7 @@ async def approve_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Re
 
 
 @post("/actions/{action_id:uuid}/reject", opt=DECIDE)
-async def reject_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[Any]:
+async def reject_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[Any]:
     values = await read_values(request)
     try:
         await service.reject(desk.actor, action_id, values.get("reason", ""))
@@ -86,7 +88,7 @@ async def reject_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Res
 
 
 @post("/actions/{action_id:uuid}/cancel", opt=READ)
-async def cancel_action(request: AnyRequest, desk: Desk, action_id: UUID) -> Response[Any]:
+async def cancel_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[Any]:
     """Whoever proposed it may take it back; the service knows who else may."""
     values = await read_values(request)
     try:

@@ -6,6 +6,7 @@ from litestar import Response, get
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
+from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.render import AnyRequest, fragment
 
@@ -13,12 +14,12 @@ READ = {"permission": Permission.ACTIONS_READ}
 
 
 @get("/inbox", opt=READ)
-async def show_inbox(request: AnyRequest, desk: Desk) -> Response[str]:
+async def show_inbox(request: AnyRequest, desk: AtDesk) -> Response[str]:
     return desk_page(request, desk, "actions/inbox.html", active="inbox", **await _rows(desk))
 
 
 @get("/inbox/rows", opt=READ)
-async def show_inbox_rows(request: AnyRequest, desk: Desk) -> Response[str]:
+async def show_inbox_rows(request: AnyRequest, desk: AtDesk) -> Response[str]:
     """The rows alone, for a page that stays open."""
     return fragment(request, "actions/_inbox_rows.html", await _rows(desk))
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get, post
+from litestar.params import FromPath
 
 from portal.accounts import service, sessions
 from portal.accounts.permissions import Permission
@@ -24,12 +25,12 @@ async def show_setup_closed(request: AnyRequest) -> Response[str]:
 
 
 @get(["/setup/{token:str}", "/invitations/{token:str}"], opt=PUBLIC)
-async def show_invitation(request: AnyRequest, token: str) -> Response[str]:
+async def show_invitation(request: AnyRequest, token: FromPath[str]) -> Response[str]:
     return _invitation_page(request, await _get_invitation(token), {})
 
 
 @post(["/setup/{token:str}", "/invitations/{token:str}"], opt=PUBLIC)
-async def accept_invitation(request: AnyRequest, token: str) -> Response[Any]:
+async def accept_invitation(request: AnyRequest, token: FromPath[str]) -> Response[Any]:
     """Come in, signed in at once; a member sets up the second factor next, without which nobody approves."""
     invitation = await _get_invitation(token)
     values = await read_values(request)
@@ -50,10 +51,8 @@ async def accept_invitation(request: AnyRequest, token: str) -> Response[Any]:
     )
     if not signed_in.session.complete:
         return keep_session(see_other("/login/code"), signed_in)
-    is_new_member = invitation.role is not None or invitation.kind == "owner"
-    return keep_session(
-        see_other("/account/second-factor?welcome=1" if is_new_member else "/", done="joined"), signed_in
-    )
+    target = "/my" if invitation.kind == "end_user" else "/account/second-factor?welcome=true"
+    return keep_session(see_other(target, done="joined"), signed_in)
 
 
 async def _get_invitation(token: str) -> InvitationView:

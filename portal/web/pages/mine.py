@@ -4,16 +4,18 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get
+from litestar.params import FromPath
 
 from portal.accounts import queries as accounts
 from portal.accounts.permissions import Permission
-from portal.accounts.schemas import CurrentSession, EndUserProfile
+from portal.accounts.schemas import EndUserProfile
 from portal.actions import queries as actions
 from portal.actions.schemas import ActionView
 from portal.errors import NotFound
 from portal.signals import queries as signals
 from portal.signals.schemas import SignalView
 from portal.transactions import queries as transactions
+from portal.web.asking import Person
 from portal.web.deeds import Deed, deed_of, steps_of
 from portal.web.render import AnyRequest, page
 
@@ -23,7 +25,7 @@ SHOWN = 20
 
 
 @get("/my", opt=OWN)
-async def show_mine(request: AnyRequest, session: CurrentSession) -> Response[str]:
+async def show_mine(request: AnyRequest, session: Person) -> Response[str]:
     profiles = await accounts.list_end_user_profiles(session.person_id)
     deeds = [deed for profile in profiles for deed in await _deeds(profile)]
     context = {
@@ -35,7 +37,7 @@ async def show_mine(request: AnyRequest, session: CurrentSession) -> Response[st
 
 
 @get("/my/{action_id:uuid}", opt=OWN)
-async def show_deed(request: AnyRequest, session: CurrentSession, action_id: UUID) -> Response[str]:
+async def show_deed(request: AnyRequest, session: Person, action_id: FromPath[UUID]) -> Response[str]:
     profile, action = await _own_action(session.person_id, action_id)
     transaction = await transactions.find_transaction_of_action(profile.organization_id, action.id)
     signal = await _signal(profile, action)

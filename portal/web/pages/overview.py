@@ -13,6 +13,7 @@ from portal.signals import queries as signals
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
 from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
+from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.render import AnyRequest
 from portal.web.states import STATES
@@ -23,7 +24,7 @@ ON_THE_WAY = ("queued", "nonced", "signed", "broadcast", "mined", "confirmed")
 
 
 @get(["/", "/overview"], opt={"permission": Permission.HEALTH_READ})
-async def show_overview(request: AnyRequest, desk: Desk) -> Response[str]:
+async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
     organization = desk.actor.organization_id
     hours = await signals.signals_by_hour(organization, hours=24)
     sources = (await signals.list_sources(organization, limit=20)).items

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.params import FromPath, FromQuery
 
 from portal.accounts import queries as accounts
 from portal.accounts import service
@@ -11,6 +12,7 @@ from portal.accounts.permissions import Permission, Role
 from portal.accounts.schemas import InvitationView
 from portal.errors import InputInvalid, PortalError
 from portal.settings import get_settings
+from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
 from portal.web.render import AnyRequest, see_other
@@ -21,12 +23,12 @@ WRITE = {"permission": Permission.MEMBERS_WRITE}
 
 
 @get("/people", opt=READ)
-async def show_people(request: AnyRequest, desk: Desk, cursor: str | None = None) -> Response[str]:
+async def show_people(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str | None] = None) -> Response[str]:
     return await _people_page(request, desk, cursor=cursor)
 
 
 @post("/people/invite", opt=WRITE)
-async def invite_member(request: AnyRequest, desk: Desk) -> Response[Any]:
+async def invite_member(request: AnyRequest, desk: AtDesk) -> Response[Any]:
     """The link is shown on this answer only; nothing keeps its token."""
     values = await read_values(request)
     try:
@@ -37,7 +39,7 @@ async def invite_member(request: AnyRequest, desk: Desk) -> Response[Any]:
 
 
 @post("/people/{member_id:uuid}/role", opt=WRITE)
-async def change_role(request: AnyRequest, desk: Desk, member_id: UUID) -> Response[Any]:
+async def change_role(request: AnyRequest, desk: AtDesk, member_id: FromPath[UUID]) -> Response[Any]:
     values = await read_values(request)
     try:
         await service.change_role(desk.actor, member_id, _role(values))
@@ -47,7 +49,7 @@ async def change_role(request: AnyRequest, desk: Desk, member_id: UUID) -> Respo
 
 
 @post("/people/{member_id:uuid}/disable", opt=WRITE)
-async def disable_member(request: AnyRequest, desk: Desk, member_id: UUID) -> Response[Any]:
+async def disable_member(request: AnyRequest, desk: AtDesk, member_id: FromPath[UUID]) -> Response[Any]:
     try:
         await service.disable_member(desk.actor, member_id)
     except PortalError as error:
@@ -56,7 +58,7 @@ async def disable_member(request: AnyRequest, desk: Desk, member_id: UUID) -> Re
 
 
 @post("/people/{member_id:uuid}/second-factor/reset", opt=WRITE)
-async def reset_second_factor(request: AnyRequest, desk: Desk, member_id: UUID) -> Response[Any]:
+async def reset_second_factor(request: AnyRequest, desk: AtDesk, member_id: FromPath[UUID]) -> Response[Any]:
     try:
         await service.reset_second_factor(desk.actor, member_id)
     except PortalError as error:

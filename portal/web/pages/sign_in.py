@@ -4,14 +4,15 @@ from typing import Any
 
 from litestar import Response, get, post
 from litestar.datastructures import Cookie
+from litestar.params import FromQuery
 from litestar.response import Redirect
 
 from portal.accounts import queries as accounts
 from portal.accounts import sessions
 from portal.accounts.permissions import Permission
-from portal.accounts.schemas import CurrentSession
 from portal.accounts.sessions import SecondFactorInvalid, SignInFailed
 from portal.errors import TooManyRequests
+from portal.web.asking import Token, Visitor
 from portal.web.cookies import forget_session, keep_session
 from portal.web.forms import read_values
 from portal.web.render import THEMES, AnyRequest, local_path, page, query, see_other
@@ -21,7 +22,7 @@ YEAR_SECONDS = 31_536_000
 
 
 @get("/", opt=PUBLIC, name="start")
-async def show_start(request: AnyRequest, session: CurrentSession | None) -> Response[Any]:
+async def show_start(request: AnyRequest, session: Visitor) -> Response[Any]:
     """Where somebody belongs: their inbox, their own page, a choice, or the sign-in."""
     if session is None:
         return see_other("/login")
@@ -38,7 +39,7 @@ async def show_start(request: AnyRequest, session: CurrentSession | None) -> Res
 
 
 @get("/login", opt=PUBLIC)
-async def show_login(request: AnyRequest, session: CurrentSession | None, next: str = "") -> Response[Any]:
+async def show_login(request: AnyRequest, session: Visitor, next: FromQuery[str] = "") -> Response[Any]:
     if session is not None:
         return see_other("/" if session.complete else f"/login/code{query(next=next)}")
     return page(request, "sign_in/login.html", {"next": next, "email": ""})
@@ -65,14 +66,14 @@ async def sign_in(request: AnyRequest) -> Response[Any]:
 
 
 @get("/login/code", opt=PUBLIC)
-async def show_code(request: AnyRequest, session: CurrentSession | None, next: str = "") -> Response[Any]:
+async def show_code(request: AnyRequest, session: Visitor, next: FromQuery[str] = "") -> Response[Any]:
     if session is None or session.complete:
         return see_other("/login" if session is None else "/")
     return page(request, "sign_in/code.html", {"next": next, "session": session})
 
 
 @post("/login/code", opt=PUBLIC)
-async def give_code(request: AnyRequest, session: CurrentSession | None, session_token: str | None) -> Response[Any]:
+async def give_code(request: AnyRequest, session: Visitor, session_token: Token) -> Response[Any]:
     if session is None or session_token is None:
         return see_other("/login")
     values = await read_values(request)
@@ -86,7 +87,7 @@ async def give_code(request: AnyRequest, session: CurrentSession | None, session
 
 
 @post("/logout", opt=PUBLIC)
-async def sign_out(session_token: str | None) -> Response[Any]:
+async def sign_out(session_token: Token) -> Response[Any]:
     if session_token is not None:
         await sessions.sign_out(session_token)
     return forget_session(see_other("/login", done="signed_out"))
