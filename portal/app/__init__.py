@@ -83,5 +83,6 @@ def create_app() -> Litestar:
         exception_handlers={Exception: answer_exception},
         lifespan=[open_parts],
         openapi_config=openapi_config,
+        logging_config=None,  # the process has configured logging; Litestar's would replace it
         request_max_body_size=1024 * 1024,
     )

@@ -14,8 +14,8 @@ from litestar.middleware.authentication import AbstractAuthenticationMiddleware,
 
 from portal.accounts import api_keys, queries, sessions
 from portal.accounts.permissions import Permission
-from portal.accounts.schemas import Actor
-from portal.accounts.sessions import COOKIE, CurrentSession
+from portal.accounts.schemas import Actor, CurrentSession
+from portal.accounts.sessions import COOKIE
 from portal.app.csrf import check_form
 from portal.errors import Forbidden, InputInvalid, NotFound, NotSignedIn
 
@@ -60,11 +60,12 @@ class AuthenticationMiddleware(AbstractAuthenticationMiddleware):
 
 async def check_permission(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """The application's guard. Raises `NotSignedIn`, `Forbidden` or, for a foreign organisation, `NotFound`."""
-    if connection.scope["method"] == "OPTIONS":
+    assert isinstance(connection, Request), "there are no websockets"
+    if connection.method == "OPTIONS":
         return
     permission: Permission = handler.opt["permission"]
     caller: Caller = connection.scope.get("user") or Caller()
-    if isinstance(connection, Request) and not connection.scope["path"].startswith("/api/"):
+    if not connection.scope["path"].startswith("/api/"):
         await check_form(connection, caller.token)
     if permission is Permission.PUBLIC:
         return

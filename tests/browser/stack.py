@@ -73,6 +73,14 @@ class Stack:
         answer.raise_for_status()
         return answer.json()
 
+    def api_post(self, path: str) -> Any:
+        """POST without a body, with the quickstart's API key."""
+        answer = httpx.post(
+            f"{self.base_url}/api/v1/{path}", headers={"Authorization": f"Bearer {self.example['api_key']}"}, timeout=10
+        )
+        answer.raise_for_status()
+        return answer.json()
+
     def balance(self, address: str) -> int:
         """What `address` owns of the quickstart's contract, asked of the chain itself."""
         call = {
