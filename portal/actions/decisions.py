@@ -28,6 +28,9 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden, NotFound
 from portal.jobs.queue import ring
+from portal.logging import get_logger
+
+log = get_logger(__name__)
 
 OPEN = """
     SELECT a.*, v.approvals_required FROM action a JOIN policy_version v ON v.id = a.policy_version
@@ -192,6 +195,7 @@ async def _check_digest(actor: Actor, action: dict[str, Any], digest_hex: str) -
     if digests.equals(bytes(action["digest"]), digest_hex):
         return
     # Somebody confirms a call that is not this one: a stale page, or a page that was tampered with.
+    log.error("security.digest_refused", action_id=str(action["id"]), actor=actor.label)
     async with transaction():
         await append(
             actor,

@@ -11,6 +11,7 @@ from portal.actions.errors import GateRefused
 from portal.actions.schemas import ActionView, DeploymentInput, SigningOrder
 from portal.actions.service import approve, propose_deployment, verify_for_signing
 from portal.actions.tables import ActionStatus
+from portal.chain.tables import Chain
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import NotFound
@@ -93,6 +94,10 @@ TAMPERING = {
     "signer of the contract": "UPDATE contract SET signer = {other_signer} WHERE id = {contract}",
     "status of the action": "UPDATE action SET status = 'cancelled' WHERE id = {action}",
     "status of the contract": "UPDATE contract SET status = 'failed' WHERE id = {contract}",
+    "chain of the contract": "UPDATE contract SET chain = 1 WHERE id = {contract}",
+    "organisation of the action": "UPDATE action SET organization = {other_organization} WHERE id = {action}",
+    "organisation of the policy": "UPDATE policy SET organization = {other_organization} WHERE id = {policy}",
+    "organisation of the signer": "UPDATE signer SET organization = {other_organization} WHERE id = {signer}",
     "allowed functions": "UPDATE contract SET allowed_functions = '[]' WHERE id = {contract}",
     "signer disabled": "UPDATE signer SET status = 'disabled' WHERE id = {signer}",
     "an approval gone": "DELETE FROM decision WHERE member = {member}",
@@ -110,6 +115,9 @@ TAMPERING = {
 async def test_every_change_since_the_approval_is_refused(stage: Stage, approved: ActionView, change: str) -> None:
     other_signer, _ = await make_signer(stage.cast, "Another")
     other_policy = await stage.policy(2)
+    await Chain.insert(
+        Chain(id=1, name="Far away", currency="ETH", confirmations=1, is_local=False, genesis_hash="0x0")
+    )
     names: dict[str, Any] = {
         "action": approved.id,
         "contract": approved.contract_id,
@@ -117,6 +125,8 @@ async def test_every_change_since_the_approval_is_refused(stage: Stage, approved
         "version": approved.policy.version_id,
         "other_version": (await run_sql("SELECT id FROM policy_version WHERE policy = {}", other_policy))[0]["id"],
         "other_signer": other_signer,
+        "policy": stage.policy_id,
+        "other_organization": stage.cast.dave.actor.organization_id,
         "member": stage.cast.bob.actor.id,
         "person": stage.cast.bob.person_id,
     }

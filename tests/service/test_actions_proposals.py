@@ -15,7 +15,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, ActorKind, system_actor
 from portal.accounts.tables import EndUser
 from portal.actions.errors import ContractNotCallable, NameTaken, SignerNotReady
-from portal.actions.queries import get_action, get_policy, list_policies
+from portal.actions.queries import get_action, get_policy, list_action_ids_of_signal, list_policies
 from portal.actions.schemas import ActionInput, ContractInput, DeploymentInput, PolicyInput, ProposedCall
 from portal.actions.service import (
     change_policy,
@@ -208,6 +208,8 @@ async def test_a_rule_proposes_once_for_a_signal(stage: Stage) -> None:
     action = await get_action(stage.cast.organization_id, first)
     assert (action.signal_id, action.rule_id, action.rule_version) == (signal_id, rule_id, 1)
     assert (action.correlation_id, action.proposed_by) == ("story-1", None)
+    assert await list_action_ids_of_signal(stage.cast.organization_id, signal_id) == [first]
+    assert await list_action_ids_of_signal(stage.cast.dave.actor.organization_id, signal_id) == []
     entries = await list_entries(stage.cast.organization_id, correlation_id="story-1")
     assert [entry.kind for entry in entries.items] == ["action.proposed"]
 
@@ -245,6 +247,11 @@ async def test_policies_have_names_of_their_own_and_sensible_limits(stage: Stage
             await create_policy(alice, wrong)
         assert refused.value.fields[0].path == path
     assert [policy.name for policy in (await list_policies(alice.organization_id)).items] == ["Automatic", "Two people"]
+    first = await list_policies(alice.organization_id, limit=1)
+    rest = await list_policies(alice.organization_id, limit=1, cursor=first.next_cursor)
+    assert [policy.name for policy in rest.items] == ["Two people"]
+    with pytest.raises(NotFound):
+        await get_policy(stage.cast.dave.actor.organization_id, other.id)
     with pytest.raises(NotFound):
         await change_policy(stage.cast.dave.actor, other.id, PolicyInput(name="x", approvals_required=0))
     with pytest.raises(Forbidden):
