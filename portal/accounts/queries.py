@@ -81,7 +81,7 @@ async def get_actor(person_id: UUID, slug: str) -> Actor:
            FROM member m JOIN organization o ON o.id = m.organization JOIN person p ON p.id = m.person
            WHERE m.person = {} AND o.slug = {} AND m.disabled_at IS NULL AND p.disabled_at IS NULL""",
         person_id,
-        slug.replace("\x00", ""),
+        slug.replace("\x00", "/"),  # PostgreSQL has no such text, and no slug has a slash
     )
     if not rows:
         raise NotFound("There is no such organisation, or you are not a member of it.")

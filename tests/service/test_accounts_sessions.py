@@ -14,6 +14,7 @@ from argon2 import PasswordHasher
 
 from portal import clock
 from portal.accounts import sessions, throttle
+from portal.accounts.jobs import prune_accounts
 from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing, SignInFailed
 from portal.accounts.tables import Person
 from portal.db.engine import run_sql, transaction
@@ -321,6 +322,15 @@ async def test_what_is_forgotten_is_deleted(cast: Cast) -> None:
         assert await throttle.prune() == 1
 
 
+async def test_ended_sessions_are_deleted_once_their_address_is_not_known_any_more(cast: Cast) -> None:
+    with time_machine.travel(clock.now(), tick=False) as traveller:
+        await sign_in(cast.alice)
+        traveller.shift(timedelta(days=30))
+        assert await prune_accounts() == 1  # the throttle's row
+        traveller.shift(timedelta(hours=13))
+        assert await prune_accounts() == 1
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -328,6 +338,7 @@ async def test_what_is_forgotten_is_deleted(cast: Cast) -> None:
         ("2001:db8::1", "2001:db8:0:1::1", False),
         ("::ffff:203.0.113.7", "203.0.113.7", True),
         ("203.0.113.7", "203.0.113.8", False),
+        ("", "testclient", True),
     ],
 )
 def test_what_counts_as_one_address(one: str, other: str, same: bool) -> None:
