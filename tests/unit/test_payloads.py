@@ -1,0 +1,86 @@
+"""Bodies become JSON exactly and in one way only, or not at all."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portal.signals.payloads import MAX_DEPTH, PayloadUnreadable, parse_payload
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda children: (
+        st.lists(children, max_size=5)
+        | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), children, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON)
+def test_json_comes_out_as_it_went_in(value):
+    assert parse_payload(json.dumps(value).encode()) == value
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode(errors="surrogatepass")))
+def test_any_bytes_are_read_or_refused_with_a_sentence(body):
+    refusal = "."
+    try:
+        parse_payload(body)
+    except PayloadUnreadable as error:
+        refusal = str(error)
+    assert refusal.endswith((".", '".'))
+
+
+@given(st.integers(min_value=-(2**300), max_value=2**300))
+def test_integers_keep_every_digit(number):
+    assert parse_payload(str(number).encode()) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0.1", 0.1),
+        ("1.50", 1.5),
+        ("9007199254740993.0", Decimal("9007199254740993.0")),
+        ("0.1000000000000000055511151231257827", Decimal("0.1000000000000000055511151231257827")),
+        ("1e400", Decimal("1e400")),
+    ],
+)
+def test_a_fraction_is_never_rounded(text, value):
+    assert parse_payload(text.encode()) == value
+    assert type(parse_payload(text.encode())) is type(value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":1}',
+        b'[{"b":{"a":1,"a":2}}]',
+        b"Infinity",
+        b"-NaN",
+        b'"\\udc00"',
+        b'{"\\ud800":1}',
+        b"\xef\xbb\xbf{}",
+        b"1e99999999999999999999",
+    ],
+)
+def test_what_two_parsers_could_read_in_two_ways_is_not_read(body):
+    with pytest.raises(PayloadUnreadable):
+        parse_payload(body)
+
+
+def test_nesting_ends_at_a_hundred_levels():
+    assert parse_payload(b"[" * MAX_DEPTH + b"1" + b"]" * MAX_DEPTH)
+    with pytest.raises(PayloadUnreadable, match="100 levels"):
+        parse_payload(b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1))
+
+
+def test_a_whole_emoji_is_fine():
+    assert parse_payload(b'"\\ud83d\\ude00"') == "\U0001f600"
