@@ -6,7 +6,10 @@ from portal.db.engine import run_sql
 
 ID = "2026-11-23T05:40:00:000000"
 VERSION = "1.38.0"
-DESCRIPTION = "Add the indexes of queues and histories, and make the audit chain append-only"
+DESCRIPTION = "Add the indexes of queues and histories, and make what was agreed on append-only"
+
+# People approved under a policy as it was then, so its versions change as little as the audit does.
+APPEND_ONLY = ("audit_entry", "policy_version", "rule_version")
 
 # Partial indexes are the queues: each stays as small as the work that waits.
 STATEMENTS = (
@@ -17,6 +20,8 @@ STATEMENTS = (
     "CREATE INDEX action_open ON action (organization, expires_at) WHERE status = 'proposed'",
     "CREATE INDEX action_unsimulated ON action (id) WHERE status = 'proposed' AND simulated_at IS NULL",
     "CREATE INDEX action_unqueued ON action (decided_at, id) WHERE status = 'approved' AND queued_at IS NULL",
+    "CREATE INDEX action_calls ON action (contract, function) WHERE status = 'approved'",
+    "CREATE INDEX end_user_address ON end_user (organization, address)",
     "CREATE INDEX action_history ON action (organization, id DESC)",
     "CREATE INDEX transaction_waiting ON transaction (lane, id) WHERE status IN ('queued', 'nonced', 'signed')",
     "CREATE INDEX transaction_watched ON transaction (lane, id) WHERE status IN ('broadcast', 'mined', 'confirmed')",
@@ -24,8 +29,11 @@ STATEMENTS = (
     "CREATE INDEX audit_entry_of_subject ON audit_entry (organization, subject_kind, subject_id, sequence)",
     """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
        BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$""",
-    """CREATE TRIGGER audit_entry_is_append_only BEFORE UPDATE OR DELETE ON audit_entry
-       FOR EACH ROW EXECUTE FUNCTION refuse_change()""",
+    *(
+        f"""CREATE TRIGGER {table}_is_append_only BEFORE UPDATE OR DELETE ON {table}
+            FOR EACH ROW EXECUTE FUNCTION refuse_change()"""
+        for table in APPEND_ONLY
+    ),
 )
 
 
@@ -37,7 +45,8 @@ async def forwards() -> MigrationManager:
             await run_sql(statement)
 
     async def remove() -> None:
-        await run_sql("DROP TRIGGER audit_entry_is_append_only ON audit_entry")
+        for table in APPEND_ONLY:
+            await run_sql(f"DROP TRIGGER {table}_is_append_only ON {table}")
         await run_sql("DROP FUNCTION refuse_change()")
         for statement in STATEMENTS:
             if statement.startswith("CREATE INDEX"):

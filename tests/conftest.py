@@ -92,13 +92,15 @@ async def pool(migrated: None) -> AsyncIterator[None]:
 async def database(pool: None) -> AsyncIterator[None]:
     """An open pool; every row a test leaves is gone after it."""
     yield
-    from portal.db.engine import run_sql
+    from portal.db.engine import run_sql, transaction
+    from portal.piccolo_app import APP_CONFIG
 
-    tables = await run_sql(
-        """SELECT tablename FROM pg_tables
-           WHERE schemaname = 'public' AND tablename NOT LIKE 'saq%' AND tablename <> 'migration'"""
-    )
-    await run_sql("TRUNCATE " + ", ".join(f'"{row["tablename"]}"' for row in tables) + " CASCADE")
+    async with transaction():
+        # Without triggers: neither the order of foreign keys nor the append-only audit stands in the way. TRUNCATE
+        # makes new files for every index and takes fifty times as long for a few rows.
+        await run_sql("SET LOCAL session_replication_role = replica")
+        for table in APP_CONFIG.table_classes:
+            await run_sql(f'DELETE FROM "{table._meta.tablename}"')
 
 
 @pytest_asyncio.fixture

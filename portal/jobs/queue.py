@@ -32,6 +32,7 @@ POLICIES: dict[str, JobPolicy] = {
     "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
+    "prune_accounts": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "sweep": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
 }
 

@@ -7,6 +7,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 from saq import CronJob
 
+from portal.accounts.jobs import prune_accounts
 from portal.actions.jobs import expire_actions, simulate_actions
 from portal.chain.jobs import make_signer_keys
 from portal.jobs.queue import POLICIES, ring, saq_options
@@ -21,6 +22,7 @@ JOB_SECONDS = Histogram("portal_job_seconds", "Run time of jobs", ["job"])
 EVERY_SECOND = "* * * * * *"
 EVERY_FIVE_SECONDS = "* * * * * */5"
 EVERY_MINUTE = "* * * * *"
+EVERY_HOUR = "17 * * * *"
 
 Work = Callable[[], Awaitable[int]]
 SaqFunction = Callable[..., Awaitable[int]]
@@ -43,10 +45,16 @@ WORK: dict[str, Work] = {
         run_lanes,
         watch_chains,
         expire_actions,
+        prune_accounts,
         sweep,
     )
 }
-CRONS = {"watch_chains": EVERY_SECOND, "sweep": EVERY_FIVE_SECONDS, "expire_actions": EVERY_MINUTE}
+CRONS = {
+    "watch_chains": EVERY_SECOND,
+    "sweep": EVERY_FIVE_SECONDS,
+    "expire_actions": EVERY_MINUTE,
+    "prune_accounts": EVERY_HOUR,
+}
 
 
 def saq_functions() -> list[tuple[str, SaqFunction]]:
@@ -57,7 +65,12 @@ def saq_functions() -> list[tuple[str, SaqFunction]]:
 
 def saq_crons() -> list[CronJob[Any]]:
     """The clock: what runs by itself."""
-    return [CronJob(_as_job(name, WORK[name]), cron, **saq_options(name)) for name, cron in CRONS.items()]
+    crons = []
+    for name, cron in CRONS.items():
+        options = saq_options(name)
+        del options["retry_delay"]  # SAQ's crons take none: their own interval is the delay between attempts
+        crons.append(CronJob(_as_job(name, WORK[name]), cron, **options))
+    return crons
 
 
 def _as_job(name: str, work: Work) -> SaqFunction:

@@ -73,8 +73,7 @@ async def test_the_migrations_make_exactly_the_tables(database: None) -> None:
     assert differ.get_alter_statements() == [] or all(not part.statements for part in differ.get_alter_statements())
 
 
-async def test_an_audit_entry_cannot_be_changed_or_deleted(database: None) -> None:
-    triggers = await run_sql(
-        "SELECT tgname FROM pg_trigger WHERE tgrelid = 'audit_entry'::regclass AND NOT tgisinternal"
-    )
-    assert [row["tgname"] for row in triggers] == ["audit_entry_is_append_only"]
+@pytest.mark.parametrize("table", ["audit_entry", "policy_version", "rule_version"])
+async def test_what_was_agreed_on_is_append_only(database: None, table: str) -> None:
+    triggers = await run_sql("SELECT tgname FROM pg_trigger WHERE tgrelid = {}::regclass AND NOT tgisinternal", table)
+    assert [row["tgname"] for row in triggers] == [f"{table}_is_append_only"]
