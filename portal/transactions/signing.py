@@ -50,7 +50,7 @@ async def quote(work: Work, node: Node) -> Quote | None:
         Call(from_address=order.signer_address, to_address=order.to, calldata=order.data, value_wei=order.value_wei)
     )
     if simulation.gas is None:
-        await hold(work, f"It would fail now, so it is not sent: {simulation.revert_reason} It is tried again.")
+        await hold(work, f"It would fail now, so it is not sent but tried again: {simulation.revert_reason}")
         return None
     return Quote(gas_limit(simulation.gas), await node.fees())
 
