@@ -277,3 +277,18 @@ async def test_every_example_of_github_is_assessed_without_an_accident(cast, sta
         event == "sponsorship" and json.loads(body)["action"] == "created" for event, body in github_examples()
     )
     assert len((await list_actions(cast.organization_id)).items) == created > 0
+
+
+async def test_a_rule_may_have_no_end_user(cast, stage):
+    await stage.publish(
+        subject=None,
+        arguments={"to": '"0x52908400098527886E0F7030069857D2E4169EE7"', "amount": "payload.n"},
+        condition="true",
+    )
+    receipt = await stage.sender.deliver({"n": 2**200})
+    await assess_signals()
+    [action_id] = await list_action_ids_of_signal(cast.organization_id, receipt.signal_id)
+    action = await get_action(cast.organization_id, action_id)
+    assert action.end_user_id is None
+    assert action.arguments[1]["value"] == str(2**200)
+    assert await run_sql("SELECT id FROM end_user") == []

@@ -311,3 +311,8 @@ def test_whatever_is_written_gives_a_value_or_a_sentence(text, payload):
         failure = str(error)
     assert failure
     assert "\0" not in failure
+
+
+def test_a_slow_expression_is_a_reason(monkeypatch):
+    monkeypatch.setattr("portal.rules.conditions.SLOW_SECONDS", 0.0)
+    assert "The expression took" in reason("true")
