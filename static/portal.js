@@ -47,7 +47,7 @@
   focusChange(document);
   document.addEventListener("htmx:after:swap", (event) => {
     showTimes();
-    const change = event.detail?.ctx?.sourceElement?.matches?.("form") ? document.querySelector("#flash .alert, [data-focus]") : null;
+    const change = event.detail?.ctx?.request?.method?.toUpperCase() === "POST" ? document.querySelector("#flash .alert, [data-focus]") : null;
     if (change) { change.tabIndex = -1; change.focus(); }
   });
 
@@ -107,6 +107,9 @@
 
   // Keyboard
   const rows = () => [...all("[data-row]")];
+  let chosen = "";
+  // A refresh of the list keeps the reader's place in it.
+  document.addEventListener("htmx:after:swap", () => { if (chosen) document.getElementById(chosen)?.classList.add("row-selected"); });
   const selected = () => document.querySelector("[data-row].row-selected");
   function move(step) {
     const list = rows();
@@ -114,6 +117,7 @@
     const next = list[Math.max(0, Math.min(list.length - 1, list.indexOf(selected()) + step))];
     selected()?.classList.remove("row-selected");
     next.classList.add("row-selected");
+    chosen = next.id;
     const link = next.querySelector("a");
     link?.focus({ preventScroll: true });
     next.scrollIntoView({ block: "nearest" });

@@ -18,7 +18,8 @@ from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, pa
 from portal.errors import NotFound
 
 SELECT = """
-    SELECT a.*, c.name AS contract_name, chain.name AS chain_name, s.id AS signer_id, s.address AS signer_address,
+    SELECT a.*, c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
+           chain.name AS chain_name, s.id AS signer_id, s.address AS signer_address,
            v.number AS policy_number, v.approvals_required, p.id AS policy_id, p.name AS policy_name,
            rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email
     FROM action a
@@ -236,6 +237,8 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
         fingerprint=fingerprint(digest),
         contract_id=row["contract"],
         contract_name=row["contract_name"],
+        contract_symbol=row["contract_symbol"],
+        contract_decimals=row["contract_decimals"],
         chain_id=row["chain"],
         chain_name=row["chain_name"],
         function=row["function"],

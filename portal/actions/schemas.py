@@ -145,6 +145,9 @@ class ActionView(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     contract_id: UUID
     contract_name: str
+    contract_symbol: str | None
+    contract_decimals: int | None
+    """None where its amounts are whole numbers."""
     chain_id: int
     chain_name: str
     function: str

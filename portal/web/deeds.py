@@ -68,24 +68,24 @@ def steps_of(action: ActionView, transaction: TransactionView | None, signal: Si
     """How it came about, from the reason to where it stands, oldest first."""
     found = []
     if signal:
-        text = f"{_plain_type(signal.type).capitalize()}. The sender was verified,"
+        text = f"{_plain_type(signal.type).capitalize()}. The sender was verified."
         title = f"{signal.source_name} reported it"
         found.append(Step(title=title, text=text, icon="shield-check", at=signal.received_at))
     if action.approvals_given:
         title = f"{people(action.approvals_given).capitalize()} approved it"
-        text = "Each of them saw exactly what would be done,"
+        text = "Each of them saw exactly what would be done."
         found.append(Step(title=title, text=text, icon="users", at=action.decided_at))
     else:
-        text = "It keeps to a policy that needs nobody's approval,"
+        text = "It keeps to a policy that needs nobody's approval."
         found.append(Step(title="It was approved by policy", text=text, icon="shield-check", at=action.decided_at))
     if transaction and transaction.failure:
         found.append(Step(title="It did not work", text=transaction.failure, icon="alert-triangle", tone="bad"))
     elif transaction and transaction.finalized_at:
-        text = "It is on record for good, and nobody can undo it,"
+        text = "It is on record for good, and nobody can undo it."
         title = "It is final"
         found.append(Step(title=title, text=text, icon="rosette-discount-check", at=transaction.finalized_at))
     elif transaction and transaction.mined_at:
-        text = "It is on record. In a short while nobody can undo it any more,"
+        text = "It is on record. In a short while nobody can undo it any more."
         found.append(Step(title="It is done", text=text, icon="circle-check", tone="move", at=transaction.mined_at))
     else:
         found.append(Step(title="It is on its way", text=SOON, icon="send", tone="move"))

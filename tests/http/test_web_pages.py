@@ -12,6 +12,7 @@ import pytest_asyncio
 from portal import clock
 from portal.accounts.service import invite_end_user, invite_owner
 from portal.accounts.sessions import COOKIE, csrf_token, sign_in
+from portal.actions.service import reject
 from tests.actions import Stage, make_stage, settings_chain
 from tests.people import PASSWORD, Cast, Player
 
@@ -49,6 +50,13 @@ def text_of(answer: httpx.Response) -> str:
     """What a person reads: without tags, runs of white space as one space."""
     body = re.sub(r"<(script|style|svg).*?</\1>", " ", answer.text, flags=re.S)
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def live_address(page: httpx.Response) -> str:
+    """Where an open page asks for what moves."""
+    found = re.search(r'hx-get="([^"]+/progress[^"]*)"', page.text)
+    assert found
+    return unescape(found[1])
 
 
 @pytest_asyncio.fixture
@@ -173,7 +181,20 @@ async def test_two_people_approve_by_forms_and_the_card_tells_it(reader: Reader,
     card = text_of(await reader.get(path))
     assert "Enough people approved" in card
     assert "Approved. A worker signs and sends it" in card
-    assert 'hx-trigger="every 2s"' in (await reader.get(f"{path}/progress")).text
+    live = await reader.get(live_address(await reader.get(path)))
+    assert 'hx-trigger="every 2s"' in live.text
+    assert "<h1" not in live.text, "only what moves"
+
+
+async def test_an_open_page_follows_the_decisions_of_others(reader: Reader, stage: Stage) -> None:
+    action = await stage.propose_mint()
+    path = f"/orgs/acme/actions/{action.id}"
+    await reader.sign_in(stage.cast.carol)
+    live = live_address(await reader.get(path))
+    await reject(stage.cast.bob.actor, action.id, "Not this month")
+    changed = await reader.get(live, **{"HX-Request": "true"})
+    assert changed.headers["hx-retarget"] == "#action"
+    assert "Not this month" in text_of(changed)
 
 
 async def test_a_wrong_code_or_digest_approves_nothing_and_says_why(reader: Reader, stage: Stage) -> None:
@@ -198,9 +219,7 @@ async def test_a_rejection_needs_a_reason_and_ends_it(reader: Reader, stage: Sta
     page = await reader.get(path)
     assert "Twice the usual <amount>" in text_of(page)
     assert "<amount>" not in page.text, "a reason is text, never markup"
-    settled = await reader.get(f"{path}/progress")
-    assert "hx-trigger" not in settled.text, "nothing more will happen, so nothing is asked for"
-    assert settled.headers["hx-reswap"] == "outerHTML"
+    assert "hx-trigger" not in page.text, "nothing more will happen, so nothing is asked for"
 
 
 async def test_who_may_not_decide_is_told_so(reader: Reader, stage: Stage) -> None:

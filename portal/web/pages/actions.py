@@ -59,12 +59,21 @@ async def show_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUI
 
 
 @get("/actions/{action_id:uuid}/progress", opt=READ)
-async def show_progress(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[str]:
-    """The timeline alone, asked for every two seconds until nothing more will happen."""
-    context = await _progress(desk, await actions.get_action(desk.actor.organization_id, action_id))
+async def show_progress(
+    request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID], seen: FromQuery[str] = ""
+) -> Response[str]:
+    """The timeline alone, asked for every two seconds until nothing more will happen.
+
+    Where somebody decided since the page was `seen`, the whole card comes instead.
+    """
+    action = await actions.get_action(desk.actor.organization_id, action_id)
+    if seen != _seen(action):
+        headers = {"HX-Retarget": "#action", "HX-Reswap": "innerHTML"}
+        return fragment(request, "actions/_detail.html", {"desk": desk, **await _card(desk, action)}, headers=headers)
+    context = await _progress(desk, action)
     # The last answer replaces the element, and with it the polling.
     headers = {"HX-Reswap": "outerHTML"} if context["settled"] else {}
-    return fragment(request, "actions/_progress.html", {"desk": desk, **context}, headers=headers)
+    return fragment(request, "actions/_progress_answer.html", {"desk": desk, **context}, headers=headers)
 
 
 @post("/actions/{action_id:uuid}/approve", opt=DECIDE)
@@ -101,22 +110,25 @@ async def cancel_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[U
 async def _action_page(
     request: AnyRequest, desk: Desk, action_id: UUID, error: PortalError | None = None, *, rejecting: bool = False
 ) -> Response[str]:
-    organization = desk.actor.organization_id
-    action = await actions.get_action(organization, action_id)
-    context = {
+    action = await actions.get_action(desk.actor.organization_id, action_id)
+    context = await _card(desk, action) | {"rejecting": rejecting, "error": error}
+    return desk_page(
+        request, desk, "actions/detail.html", active="actions", http_status=error.status if error else 200, **context
+    )
+
+
+async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
+    return {
         **await _proof(desk, action),
         **await _progress(desk, action),
-        "warnings": await actions.list_warnings(organization, action),
+        "warnings": await actions.list_warnings(desk.actor.organization_id, action),
         "why_not": _why_not(desk, action),
         "can_decide": not _why_not(desk, action),
         "can_cancel": action.status == "proposed"
         and (desk.may("actions:cancel") or action.proposed_by_member_id == desk.actor.id),
-        "rejecting": rejecting,
-        "error": error,
+        "rejecting": False,
+        "error": None,
     }
-    return desk_page(
-        request, desk, "actions/detail.html", active="actions", http_status=error.status if error else 200, **context
-    )
 
 
 async def _proof(desk: Desk, action: ActionView) -> dict[str, Any]:
@@ -157,6 +169,7 @@ async def _progress(desk: Desk, action: ActionView) -> dict[str, Any]:
         "action": action,
         "transaction": transaction,
         "state": stories.current_state(action, transaction),
+        "seen": _seen(action),
         "settled": stories.is_settled(action, transaction),
         "stages": stories.stages(action, transaction),
         "waiting": stories.waiting(action, transaction),
@@ -174,6 +187,12 @@ async def _entries(organization: UUID, action: ActionView, transaction: Transact
         for entry in (await audit.list_entries(organization, subject_kind=kind, subject_id=str(id), limit=200)).items
     ]
     return sorted(found, key=lambda entry: entry.sequence)
+
+
+def _seen(action: ActionView) -> str:
+    """What the page shows of people's decisions and the simulation, to notice that it is out of date."""
+    simulated = action.simulation.simulated_at.isoformat() if action.simulation else ""
+    return f"{action.status}-{len(action.approvals)}-{action.approvals_given}-{simulated}"
 
 
 def _why_not(desk: Desk, action: ActionView) -> str:
