@@ -6,7 +6,7 @@ import re
 import subprocess
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,27 @@ class NodeError(Exception):
 
 
 class Anvil:
-    """A running node. By default it mines at once; give `block_time` for one block a second, `mining=False` for none.
+    """A running node. By default it mines at once; `block_time=1` gives a block a second, `mining=False` none.
 
+    `options` are more arguments of the command, such as `["--load-state", path]`.
     `anvil` binds a free port itself (`--port 0`) and says which, so that parallel tests cannot collide.
     """
 
     def __init__(
-        self, *, block_time: int | None = None, mining: bool = True, chain_id: int = 31337, port: int = 0
+        self,
+        *,
+        block_time: int | None = None,
+        mining: bool = True,
+        chain_id: int = 31337,
+        port: int = 0,
+        options: Sequence[str] = (),
     ) -> None:
-        options = ["--block-time", str(block_time)] if block_time else []
+        pace = ["--block-time", str(block_time)] if block_time else []
         if not mining:
-            options.append("--no-mining")
+            pace.append("--no-mining")
         self.chain_id = chain_id
         self._process = subprocess.Popen(
-            [str(anvil_binary()), "--port", str(port), "--chain-id", str(chain_id), *options],
+            [str(anvil_binary()), "--port", str(port), "--chain-id", str(chain_id), *pace, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

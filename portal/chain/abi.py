@@ -14,7 +14,7 @@ from eth_typing import ABIElement
 from eth_utils.abi import abi_to_signature, collapse_if_tuple, function_signature_to_4byte_selector
 
 from portal.chain.schemas import FunctionView, Parameter
-from portal.chain.values import HEX, component_names, convert, escape, to_json
+from portal.chain.values import HEX, component_names, convert, escape, printable, to_json
 from portal.errors import FieldError, InputInvalid
 
 Abi = list[dict[str, Any]]
@@ -70,13 +70,11 @@ def _check_components(components: Any, path: str) -> None:
             raise InputInvalid.at(here, 'Each input is an object with a "name" and a "type".')
         if not isinstance(component.get("name", ""), str) or not isinstance(component.get("maxLength", 0), int):
             raise InputInvalid.at(here, "The name of an input must be a text, its maxLength an integer.")
-        base, _, dimensions = component["type"].partition("[")
+        base = component["type"].partition("[")[0]
         if base == "tuple":
             _check_components(component.get("components"), f"{here}/components")
         try:
-            parse(f"uint256[{dimensions}" if dimensions else "uint256").validate()
-            if base != "tuple":
-                parse(base).validate()
+            parse(component["type"].replace("tuple", "uint256", 1)).validate()
         except (ABITypeError, ParseError):
             raise InputInvalid.at(here, f"{component['type']!r} is not a type of the ABI.") from None
         if base not in ("tuple", "address", "bool", "string") and not re.fullmatch(r"u?int\d+|bytes\d*", base):
@@ -208,19 +206,18 @@ def decode_revert(data: bytes | str, abi: Abi | None = None) -> str:
     selector, body = data[:4], data[4:]
     try:
         if selector == ERROR_STRING:
-            return printable(decode(["string"], body)[0]) or "The contract reverted with an empty reason."
+            return _bounded(decode(["string"], body)[0]) or "The contract reverted with an empty reason."
         if selector == PANIC:
             code = decode(["uint256"], body)[0]
             return f"The contract panicked: {PANICS.get(code, 'an unknown reason')} (code 0x{code:02x})."
         for element in abi or []:
             if element["type"] == "error" and function_signature_to_4byte_selector(signature(element)) == selector:
                 named = ", ".join(f"{each['name']}: {each['value']}" for each in _decode_arguments(element, body))
-                return printable(f"{element['name']}({named})")
+                return _bounded(f"{element['name']}({named})")
     except (DecodingError, ValueError, OverflowError, InputInvalid):
         pass
-    return printable(f"The contract reverted with 0x{data[:1024].hex()}.")
+    return _bounded(f"The contract reverted with 0x{data[:1024].hex()}.")
 
 
-def printable(text: str) -> str:
-    """`text` with what cannot be printed replaced, at most 4096 characters."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text[:MAX_REASON])
+def _bounded(reason: str) -> str:
+    return printable(reason[:MAX_REASON])

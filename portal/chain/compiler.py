@@ -3,11 +3,10 @@
 import asyncio
 import sys
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from portal.chain.abi import Abi, EncodedCall, encode_constructor, signature
+from portal.chain.abi import Abi, signature
 from portal.errors import NotFound
 
 FOLDER = Path(__file__).resolve().parent / "contracts"
@@ -88,12 +87,6 @@ async def compile_template(name: str) -> Compiled:
     if name not in _compiled:
         _compiled[name] = await _compile(template)
     return _compiled[name]
-
-
-async def encode_deployment(name: str, values: dict[str, Any]) -> EncodedCall:
-    """The creation of a template's contract with constructor arguments. Raises `NotFound` and `InputInvalid`."""
-    compiled = await compile_template(name)
-    return encode_constructor(compiled.abi, compiled.bytecode, values)
 
 
 async def _compile(template: Template) -> Compiled:

@@ -1,4 +1,4 @@
-"""One RPC address: JSON-RPC batches over connections that stay open, and what went wrong in words without the address."""
+"""One RPC address: JSON-RPC batches over open connections; what went wrong is said without the address."""
 
 import asyncio
 import time
@@ -86,9 +86,13 @@ class Endpoint:
             raise EndpointFailed("cannot be reached") from None
         except (ValueError, TypeError, AttributeError, KeyError):  # what web3 raises for a body that is not JSON-RPC
             raise EndpointFailed("answers something that is not JSON-RPC") from None
-        if not isinstance(answers, list):
-            raise EndpointFailed(f"refuses the request: {error_text(dict(answers).get('error'))}")
-        if len(answers) != len(asked) or any("result" not in a and "error" not in a for a in answers):
+        if isinstance(answers, dict) and "error" in answers:
+            raise EndpointFailed(f"refuses the request: {error_text(answers['error'])}")
+        if (
+            not isinstance(answers, list)
+            or len(answers) != len(asked)
+            or any("result" not in a and "error" not in a for a in answers)
+        ):
             raise EndpointFailed("answers something that is not JSON-RPC")
         return cast(list[dict[str, Any]], answers)
 

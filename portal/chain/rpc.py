@@ -90,8 +90,14 @@ class Node:
         self._endpoints = [Endpoint(chain_id, url) for url in urls]
 
     async def check(self) -> str:
-        """The hash of the chain's first block, from a node that has the right chain id."""
-        return (await self._read([("eth_getBlockByNumber", ["0x0", False])], _block))[0].hash
+        """The hash of the chain's first block, from a node that has the right chain id.
+
+        It is read from the second block where there is one: anvil makes a new first block each time it loads its state.
+        """
+        first, second = await self._ask([("eth_getBlockByNumber", [number, False]) for number in ("0x0", "0x1")])
+        if second.get("result"):
+            return _parse(_parent_hash, second["result"], self.chain_id)
+        return _parse(_block, self._result(first), self.chain_id).hash
 
     async def head(self) -> Block:
         """The newest block."""
@@ -294,6 +300,10 @@ def _number(result: Any) -> int:
 
 def _bytes(result: Any) -> bytes:
     return bytes.fromhex(result.removeprefix("0x"))
+
+
+def _parent_hash(result: Any) -> str:
+    return str(result["parentHash"]).lower()
 
 
 def _block(result: Any) -> Block:

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from portal.chain.values import printable
+
 MAX_MESSAGE = 500
 ADDRESS_OF_NODE = re.compile(r"\b(?:https?|wss?)://\S+", re.I)
-UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a0-\ud7ff\ue000-\ufffd]+")
 
 
 class SendKind(StrEnum):
@@ -64,6 +65,7 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
             r"gas is too low\. there is not enough gas",
             r"floor data gas",
             r"oversized data",
+            r"failed to decode",
             r"transaction is too big",
             r"max initcode size exceeded",
             r"negative value",
@@ -179,7 +181,7 @@ def error_text(error: Any) -> str:
 
 def clean(text: str) -> str:
     """`text` on one line, at most 500 characters, without the address of a node: that can hold a key."""
-    return ADDRESS_OF_NODE.sub("[address]", UNPRINTABLE.sub(" ", text)).strip()[:MAX_MESSAGE]
+    return ADDRESS_OF_NODE.sub("[address]", printable(text)).strip()[:MAX_MESSAGE]
 
 
 def answer_of(error: Any) -> SendAnswer:

@@ -23,6 +23,11 @@ def escape(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with a space for each kind of white space and U+FFFD for what else cannot be printed."""
+    return "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def component_names(components: list[dict[str, Any]]) -> list[str]:
     """The names of inputs; one without a name is called `argument1`, `argument2` ... by its place."""
     return [component.get("name") or f"argument{place}" for place, component in enumerate(components, start=1)]

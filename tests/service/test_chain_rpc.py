@@ -1,0 +1,397 @@
+"""The node: read from a real one, and what a caller sees of one that is down, slow, wrong or lying."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+from eth_account import Account
+from eth_utils.abi import function_signature_to_4byte_selector
+from eth_utils.crypto import keccak
+
+from portal.chain import endpoint
+from portal.chain.abi import encode_call, encode_constructor
+from portal.chain.compiler import compile_template
+from portal.chain.rpc import Call, CallReverted, Fees, Node, NodeUnavailable
+from portal.chain.send_answers import SendKind
+from tests.anvil import Anvil, running_anvil
+
+KEY = "0x" + "11" * 32
+SENDER = Account.from_key(KEY).address
+OTHER = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Anvil]:
+    """A chain that mines only when told to."""
+    with running_anvil(mining=False) as anvil:
+        anvil.fund(SENDER)
+        yield anvil
+
+
+@pytest.fixture
+async def node(chain: Anvil) -> AsyncIterator[Node]:
+    node = Node(chain.chain_id, [chain.url])
+    yield node
+    await node.close()
+
+
+def signed(nonce: int, *, value: int = 1, data: bytes = b"", gas: int = 21_000, **more: Any) -> bytes:
+    fields = {
+        "type": 2,
+        "chainId": 31337,
+        "nonce": nonce,
+        "to": OTHER,
+        "value": value,
+        "data": data,
+        "gas": gas,
+        "maxFeePerGas": 10**10,
+        "maxPriorityFeePerGas": 10**9,
+    }
+    return bytes(Account.sign_transaction(fields | more, KEY).raw_transaction)
+
+
+async def test_a_transfer_is_sent_mined_and_read_back(node: Node, chain: Anvil) -> None:
+    nonce, before = await node.transaction_count(SENDER), await node.balance(OTHER)
+    answer = await node.send(raw := signed(nonce, value=7))
+    assert answer.kind is SendKind.ACCEPTED
+    assert (await node.send(raw)).kind is SendKind.KNOWN
+    hash = chain.rpc("eth_getBlockByNumber", "pending", False)["transactions"][0]
+    assert await node.receipts([hash]) == [None]
+    assert await node.transaction_count(SENDER, pending=True) == nonce + 1
+    assert await node.transaction_count(SENDER) == nonce
+
+    chain.mine()
+    (receipt, unknown), head = await node.receipts([hash, "0x" + "ab" * 32]), await node.head()
+    assert unknown is None
+    assert receipt
+    assert receipt.ok
+    assert (receipt.hash, receipt.block_number, receipt.block_hash) == (hash, head.number, head.hash)
+    assert (receipt.gas_used, receipt.contract_address) == (21_000, None)
+    assert receipt.gas_price_wei > 10**9
+    assert await node.balance(OTHER) == before + 7
+    assert (await node.send(raw)).kind is SendKind.NONCE_TOO_LOW
+
+
+async def test_what_anvil_answers_to_sends_that_cannot_be(node: Node) -> None:
+    nonce = await node.transaction_count(SENDER)
+    kinds = {
+        SendKind.FATAL: signed(nonce, gas=100),
+        SendKind.FUNDS: signed(nonce, value=10**30),
+        SendKind.UNDERPRICED: signed(nonce, maxFeePerGas=1, maxPriorityFeePerGas=1),
+    }
+    answers = await node.send_many([*kinds.values(), signed(nonce, chainId=5), b"\x02nonsense"])
+    assert [answer.kind for answer in answers] == [*kinds, SendKind.FATAL, SendKind.FATAL]
+    assert all(answer.message for answer in answers)
+
+
+async def test_a_replacement_that_pays_too_little(node: Node, chain: Anvil) -> None:
+    nonce = await node.transaction_count(SENDER)
+    assert (await node.send(signed(nonce, value=1))).kind is SendKind.ACCEPTED
+    assert (await node.send(signed(nonce, value=2))).kind is SendKind.REPLACEMENT_UNDERPRICED
+    chain.mine()
+
+
+async def test_many_sends_and_receipts_go_in_batches(node: Node, chain: Anvil) -> None:
+    nonce = await node.transaction_count(SENDER)
+    raws = [signed(nonce + place) for place in range(250)]
+    answers = await node.send_many(raws)
+    assert [answer.kind for answer in answers] == [SendKind.ACCEPTED] * 250
+    chain.mine(2)
+    hashes = ["0x" + keccak(raw).hex() for raw in raws]
+    receipts = await node.receipts(hashes)
+    assert [receipt and receipt.hash for receipt in receipts] == hashes
+
+
+async def test_blocks_and_finality(node: Node, chain: Anvil) -> None:
+    head = await node.head()
+    first, above = await node.blocks([0, head.number + 1000])
+    assert above is None
+    assert first
+    assert first.hash == await node.check()
+    assert (await node.blocks([head.number]))[0] == head
+    finalized = await node.finalized()
+    assert finalized
+    assert finalized.number <= head.number
+
+
+async def test_fees_outlast_six_full_blocks(node: Node) -> None:
+    base_fee, fees = (await node.head()).base_fee_wei, await node.fees()
+    assert base_fee
+    assert fees == Fees(fees.max_priority_fee_wei + 2 * base_fee, fees.max_priority_fee_wei)
+    assert fees.max_priority_fee_wei > 0
+    assert base_fee * 1.125**5 < 2 * base_fee
+
+
+async def test_contract_deployed_called_and_refusing(node: Node, chain: Anvil) -> None:
+    points = await compile_template("points")
+    creation = encode_constructor(points.abi, points.bytecode, {"name": "Acme points", "symbol": "ACME"})
+    simulation = await node.simulate(Call(SENDER, None, creation.calldata))
+    assert simulation.ok
+    assert simulation.gas
+    assert simulation.block_number == (await node.head()).number
+    nonce = await node.transaction_count(SENDER)
+    await node.send(signed(nonce, to=None, value=0, data=creation.calldata, gas=simulation.gas))
+    chain.mine()
+    block = chain.rpc("eth_getBlockByNumber", "latest", False)
+    receipt = (await node.receipts(block["transactions"]))[0]
+    assert receipt
+    contract = receipt.contract_address
+    assert contract
+    assert receipt.ok
+    assert await node.has_code(contract)
+    assert not await node.has_code(OTHER)
+
+    mint = encode_call(points.abi, "mint(address,uint256)", {"to": OTHER, "amount": str(10**18)}).calldata
+    ours, theirs = Call(SENDER, contract, mint), Call(OTHER, contract, mint)
+    assert (await node.simulate(ours, abi=points.abi)).ok
+    refused = await node.simulate(theirs, abi=points.abi)
+    assert (refused.ok, refused.gas, refused.revert_reason) == (False, None, "ownable: caller is not the owner")
+    with pytest.raises(CallReverted, match="caller is not the owner"):
+        await node.call(theirs)
+
+    decimals = await node.call(Call(OTHER, contract, function_signature_to_4byte_selector("decimals()")))
+    assert int.from_bytes(decimals, "big") == 18
+    assert await node.revert_reason(theirs, receipt.block_number) == "ownable: caller is not the owner"
+    assert await node.revert_reason(ours, receipt.block_number) is None
+
+
+async def test_a_call_of_an_address_without_code_is_not_ok(node: Node) -> None:
+    simulation = await node.simulate(Call(SENDER, OTHER, b"\x12\x34\x56\x78"))
+    assert not simulation.ok
+    assert f"no contract at {OTHER}" in str(simulation.revert_reason)
+    assert (await node.simulate(Call(SENDER, OTHER, b"", value_wei=1))).ok
+
+
+async def test_a_value_beyond_the_balance_is_a_reason_not_an_outage(node: Node) -> None:
+    simulation = await node.simulate(Call(SENDER, OTHER, b"", value_wei=10**40))
+    assert not simulation.ok
+    assert "funds" in str(simulation.revert_reason).lower()
+
+
+# What goes wrong between us and a node.
+
+
+@asynccontextmanager
+async def answering(
+    answer: Callable[[list[dict[str, Any]]], Any], *, status: int = 200, only: str = ""
+) -> AsyncIterator[str]:
+    """The address of an HTTP server that answers each batch with what `answer` makes of it: bytes, or JSON.
+
+    With `status`; where `only` names a method, only for that.
+    """
+
+    async def handle(request: web.Request) -> web.Response:
+        said = answer(batch := json.loads(await request.read()))
+        body = said if isinstance(said, bytes) else json.dumps(said).encode()
+        kind = "text/html" if body.startswith(b"<") else "application/json"
+        return web.Response(body=body, status=status if only in ("", batch[0]["method"]) else 200, content_type=kind)
+
+    app = web.Application()
+    app.router.add_post("/v3/secret-key", handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v3/secret-key"
+    finally:
+        await runner.cleanup()
+
+
+def results(**by_method: Any) -> Callable[[list[dict[str, Any]]], Any]:
+    """Answers of an honest node of chain 1 but for the methods given; an exception's argument is a JSON-RPC error."""
+    by_method = {"eth_chainId": "0x1"} | by_method
+
+    def answer(batch: list[dict[str, Any]]) -> Any:
+        answers = []
+        for request in batch:
+            said = by_method.get(request["method"])
+            shape = {"error": said.args[0]} if isinstance(said, Exception) else {"result": said}
+            answers.append({"jsonrpc": "2.0", "id": request["id"]} | shape)
+        return answers
+
+    return answer
+
+
+@asynccontextmanager
+async def node_of(*urls: str) -> AsyncIterator[Node]:
+    node = Node(1, urls)
+    try:
+        yield node
+    finally:
+        await node.close()
+
+
+def assert_silent_about_the_address(text: str) -> None:
+    for part in ("http", "127.0.0.1", "secret-key"):
+        assert part not in text
+
+
+BROKEN: dict[str, tuple[Callable[[list[dict[str, Any]]], Any], int]] = {
+    "HTML": (lambda _: b"<html>hello</html>", 200),
+    "a gateway's 502": (lambda _: b"<html>bad gateway</html>", 502),
+    "429 with JSON": (lambda _: {"error": "slow down"}, 429),
+    "truncated JSON": (lambda _: b'[{"jsonrpc": "2.0", "id": 0, "res', 200),
+    "bytes that are not UTF-8": (lambda _: b"\xff\xfe\xff", 200),
+    "no list": (lambda _: {"jsonrpc": "2.0", "error": {"message": "batches are off"}}, 200),
+    "an empty list": (lambda _: [], 200),
+    "a list of nothing": (lambda _: [None], 200),
+    "neither result nor error": (lambda batch: [{"id": batch[0]["id"]}], 200),
+    "null": (lambda _: b"null", 200),
+    "another chain": (results(eth_chainId="0x5"), 200),
+    "a chain id that is none": (results(eth_chainId=["x"]), 200),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+async def test_an_answer_of_no_use_is_an_outage_and_never_an_exception_of_a_library(name: str) -> None:
+    answer, status = BROKEN[name]
+    async with answering(answer, status=status) as url, node_of(url) as node:
+        with pytest.raises(NodeUnavailable) as caught:
+            await node.head()
+        assert "chain 1" in caught.value.detail
+        assert_silent_about_the_address(caught.value.detail)
+        sent = await node.send(b"\x02")
+        assert sent.kind is SendKind.UNAVAILABLE
+        assert_silent_about_the_address(sent.message)
+
+
+async def test_a_wrong_chain_is_named() -> None:
+    async with answering(results(eth_chainId="0x5")) as url, node_of(url) as node:
+        with pytest.raises(NodeUnavailable, match=r"another chain \(its id is 5\)"):
+            await node.check()
+
+
+async def test_a_node_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, chain: Anvil) -> None:
+    monkeypatch.setattr(endpoint, "TIMEOUT_SECONDS", 0.2)
+    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
+    async with silent, node_of(f"http://127.0.0.1:{silent.sockets[0].getsockname()[1]}") as node:
+        with pytest.raises(NodeUnavailable, match="does not answer within"):
+            await node.head()
+
+
+async def test_nobody_listens() -> None:
+    async with node_of("http://127.0.0.1:1/secret-key") as node:
+        with pytest.raises(NodeUnavailable, match="cannot be reached") as caught:
+            await node.balance(OTHER)
+        assert_silent_about_the_address(caught.value.detail)
+        assert caught.value.retry_after_seconds
+
+
+async def test_the_next_node_takes_over_and_the_first_comes_back(chain: Anvil, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "REST_SECONDS", 0.5)
+    asked = 0
+
+    def broken(_: Any) -> bytes:
+        nonlocal asked
+        asked += 1
+        return b"<html>"
+
+    async with answering(broken) as url:
+        node = Node(chain.chain_id, [url, chain.url])
+        assert (await node.head()).hash == (await node.head()).hash
+        assert asked == 1, "a node that failed rests for a while"
+        await asyncio.sleep(0.6)
+        await node.head()
+        assert asked == 2, "and is then asked first again"
+        await node.close()
+
+
+async def test_a_node_of_another_chain_is_passed_over_and_never_sent_to(chain: Anvil) -> None:
+    methods: list[str] = []
+
+    def spy(batch: list[dict[str, Any]]) -> Any:
+        methods.extend(request["method"] for request in batch)
+        return results(eth_chainId="0x5")(batch)
+
+    async with answering(spy) as url:
+        node = Node(chain.chain_id, [url, chain.url])
+        assert (await node.send(signed(await node.transaction_count(SENDER)))).kind is SendKind.ACCEPTED
+        await node.close()
+    chain.mine()
+    assert set(methods) == {"eth_chainId"}
+
+
+async def test_json_rpc_error_inside_http_400_is_read() -> None:
+    answer = results(eth_sendRawTransaction=Exception({"code": -32000, "message": "nonce too low"}))
+    async with answering(answer, status=400, only="eth_sendRawTransaction") as url, node_of(url) as node:
+        assert (await node.send(b"\x02")).kind is SendKind.NONCE_TOO_LOW
+
+
+RECEIPT = {
+    "transactionHash": "0x" + "aa" * 32,
+    "blockHash": "0x" + "bb" * 32,
+    "blockNumber": "0x5",
+    "status": "0x1",
+    "gasUsed": "0x5208",
+    "effectiveGasPrice": "0x1",
+    "contractAddress": None,
+}
+
+
+async def test_receipts_that_prove_nothing() -> None:
+    asked = [RECEIPT["transactionHash"]]
+    async with answering(results(eth_getTransactionReceipt=RECEIPT)) as url, node_of(url) as node:
+        assert (await node.receipts(asked))[0]
+        with pytest.raises(NodeUnavailable, match="another transaction"):
+            await node.receipts(["0x" + "cc" * 32])
+    pending = RECEIPT | {"blockHash": None, "blockNumber": None}
+    async with answering(results(eth_getTransactionReceipt=pending)) as url, node_of(url) as node:
+        assert await node.receipts(asked) == [None]
+    for broken in (RECEIPT | {"status": None}, {}, "0x1", {"blockHash": "0x1", "blockNumber": "x"}):
+        async with answering(results(eth_getTransactionReceipt=broken)) as url, node_of(url) as node:
+            with pytest.raises(NodeUnavailable, match="makes no sense"):
+                await node.receipts(asked)
+
+
+async def test_a_node_that_names_another_hash_is_not_believed() -> None:
+    async with answering(results(eth_sendRawTransaction="0x" + "ee" * 32)) as url, node_of(url) as node:
+        assert (await node.send(b"\x02")).kind is SendKind.UNKNOWN
+
+
+async def test_an_overloaded_node_is_not_a_revert() -> None:
+    limited = Exception({"code": -32005, "message": "rate limit exceeded, see https://example.org/v3/secret-key"})
+    async with answering(results(eth_call=limited)) as url, node_of(url) as node:
+        with pytest.raises(NodeUnavailable) as caught:
+            await node.call(Call(SENDER, OTHER, b""))
+        assert_silent_about_the_address(caught.value.detail)
+
+
+async def test_a_chain_without_finality_or_tips() -> None:
+    block = {"number": "0x1", "hash": "0xAB", "timestamp": "0x1", "baseFeePerGas": "0x64"}
+    unsupported = Exception({"code": -32601, "message": "the method does not exist"})
+    honest = {"eth_getBlockByNumber": block, "eth_maxPriorityFeePerGas": unsupported}
+    async with answering(results(**honest)) as url, node_of(url) as node:
+        assert await node.fees() == Fees(201, 1)
+    async with answering(results(**honest | {"eth_getBlockByNumber": unsupported})) as url, node_of(url) as node:
+        assert await node.finalized() is None
+        with pytest.raises(NodeUnavailable, match="refuses: the method does not exist"):
+            await node.head()
+    legacy = {name: value for name, value in block.items() if name != "baseFeePerGas"}
+    async with answering(results(eth_getBlockByNumber=legacy)) as url, node_of(url) as node:
+        assert (await node.head()).base_fee_wei is None
+        with pytest.raises(NodeUnavailable, match="EIP-1559"):
+            await node.fees()
+
+
+async def test_errors_of_contracts_in_the_dialects_of_nodes() -> None:
+    reason = "08c379a0" + f"{32:064x}{2:064x}" + b"no".hex().ljust(64, "0")
+    dialects = {
+        "no": [
+            {"code": 3, "message": "execution reverted: no", "data": "0x" + reason},
+            {"code": -32015, "message": "VM execution error.", "data": "Reverted 0x" + reason},
+            {"code": -32603, "message": "reverted", "data": {"data": "0x" + reason}},
+        ],
+        "The contract reverted without giving a reason.": [{"code": 3, "message": "execution reverted", "data": "0x"}],
+        "out of gas": [{"code": -32000, "message": "out of gas"}],
+    }
+    for expected, errors in dialects.items():
+        for error in errors:
+            async with answering(results(eth_call=Exception(error))) as url, node_of(url) as node:
+                with pytest.raises(CallReverted) as caught:
+                    await node.call(Call(SENDER, OTHER, b"\1"))
+                assert caught.value.detail == expected
