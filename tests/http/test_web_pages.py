@@ -317,3 +317,14 @@ async def test_the_theme_is_chosen_without_a_script(reader: Reader, database: No
     assert 'data-bs-theme="dark"' in dark.text
     odd = await reader.http.get("/login", headers={"cookie": 'theme="><script>'})
     assert "<script>" not in odd.text
+
+
+async def test_a_new_phone_needs_a_code_of_the_old_one_too(reader: Reader, cast: Cast) -> None:
+    await reader.sign_in(cast.alice)
+    shown = await reader.get("/account/second-factor")
+    sealed = re.search(r'name="sealed" value="([^"]+)"', shown.text)[1]
+    secret = re.search(r'data-copy="([A-Z2-7]{32})"', shown.text)[1]
+    fields = {"sealed": sealed, "code": pyotp.TOTP(secret).at(clock.now())}
+    assert (await reader.post("/account/second-factor", **fields)).status_code == 403
+    done = await reader.post("/account/second-factor", **fields, current_code=cast.alice.code())
+    assert done.headers["location"] == "/account?done=second_factor_set"
