@@ -10,6 +10,7 @@ from saq import CronJob
 from portal.accounts.jobs import prune_accounts
 from portal.actions.jobs import expire_actions, simulate_actions
 from portal.chain.jobs import make_signer_keys
+from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
 from portal.rules.jobs import assess_signals
@@ -29,7 +30,11 @@ SaqFunction = Callable[..., Awaitable[int]]
 
 
 async def sweep() -> int:
-    """Ring for everything that may have been left behind: a lost doorbell costs five seconds, nothing else."""
+    """Ring for everything that may have been left behind: a lost doorbell costs five seconds, nothing else.
+
+    Also registers a chain whose node was away when the worker started.
+    """
+    await register_chains()
     swept = ("assess_signals", "simulate_actions", "make_signer_keys", "run_lanes")
     for job in swept:
         ring(job)

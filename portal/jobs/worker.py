@@ -4,6 +4,7 @@ from typing import Any
 
 from saq import Worker
 
+from portal.chain.rpc import close_nodes
 from portal.chain.service import register_chains
 from portal.db.engine import open_pool
 from portal.jobs.queue import make_queue, open_doorbell
@@ -37,3 +38,4 @@ async def run_worker() -> None:
             log.info("worker.started")
             await worker.start()
         await queue.disconnect()
+    await close_nodes()
