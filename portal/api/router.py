@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from litestar import Request, Router
+from litestar import Router
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
 
 from portal.api.accounts import accounts_router
 from portal.api.actions import actions_router
 from portal.api.audit import audit_router
 from portal.api.chain import chain_router
-from portal.api.idempotency import IdempotencyMiddleware
+from portal.api.idempotency import IdempotencyMiddleware, find_answer
 from portal.api.intake import intake_router
 from portal.api.openapi import openapi_config
 from portal.api.policies import policies_router
@@ -23,9 +25,9 @@ from portal.errors import InputInvalid
 __all__ = ["api_router", "openapi_config"]
 
 
-def refuse_null_bytes(request: Request[Any, Any, Any]) -> None:
+def refuse_null_bytes(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """PostgreSQL holds no text with U+0000, so no address or filter with it can name anything."""
-    if "\0" in request.url.path or b"%00" in request.scope["query_string"]:
+    if "\0" in connection.scope["path"] or b"%00" in connection.scope["query_string"]:
         raise InputInvalid("The address holds the character U+0000, which no text here can contain.")
 
 
@@ -43,11 +45,12 @@ resources = Router(
         audit_router,
     ],
     middleware=[IdempotencyMiddleware()],
+    before_request=find_answer,
 )
 
 api_router = Router(
     "/api/v1",
     route_handlers=[intake_router, sessions_router, resources],
     request_class=ApiRequest,
-    before_request=refuse_null_bytes,
+    guards=[refuse_null_bytes],
 )

@@ -73,7 +73,7 @@ async def change_source(
 @put(
     "/sources/{source_id:uuid}/status",
     summary="Pause or resume a source",
-    description="A paused source refuses its deliveries with 409. Needs If-Match with the ETag of the source.",
+    description="A paused source refuses its deliveries with 403. Needs If-Match with the ETag of the source.",
     opt=WRITE,
     response_headers=ETAG,
     responses=problems(404, 409, 412, 428),
