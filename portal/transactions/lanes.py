@@ -4,6 +4,7 @@ Lanes run side by side, so that a chain or a signer that is stuck stops nobody e
 """
 
 import asyncio
+from collections import defaultdict
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from portal.transactions.signing import IN_FLIGHT_LIMIT, quote, sign_nonced, sig
 
 log = get_logger(__name__)
 LANES_AT_ONCE = 8
+"""Of one chain, so that a node that hangs holds up its own lanes only."""
 STEPS_A_PASS = 200
 """After so many the pass ends, so that a job stays within its time; the next one goes on."""
 CANDIDATES = 20
@@ -33,11 +35,12 @@ async def run_lanes() -> int:
 
     Safe to run twice at once. A node that is down raises nothing: what waits says so, and the next pass tries again.
     """
-    limit = asyncio.Semaphore(LANES_AT_ONCE)
+    limits: defaultdict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LANES_AT_ONCE))
+    down: set[int] = set()
 
     async def run(lane: dict[str, Any]) -> int:
-        async with limit:
-            return await _run_lane(lane)
+        async with limits[lane["chain"]]:
+            return 0 if lane["chain"] in down else await _run_lane(lane, down)
 
     lanes = await run_sql(LANES_WITH_WORK)
     results = await asyncio.gather(*(run(lane) for lane in lanes), return_exceptions=True)
@@ -49,7 +52,8 @@ async def run_lanes() -> int:
     return sum(result for result in results if isinstance(result, int))
 
 
-async def _run_lane(lane: dict[str, Any]) -> int:
+async def _run_lane(lane: dict[str, Any], down: set[int]) -> int:
+    """Take one lane as far as it goes; the number of transactions sent. Notes in `down` a chain whose node is away."""
     sent = 0
     try:
         node = get_node(lane["chain"])
@@ -61,6 +65,7 @@ async def _run_lane(lane: dict[str, Any]) -> int:
                 break
             sent += 1
     except NodeUnavailable as error:
+        down.add(lane["chain"])
         for work in await list_work(
             "WHERE t.lane = {} AND t.status IN ('queued', 'nonced', 'signed') ORDER BY t.nonce, t.id LIMIT 1",
             lane["id"],

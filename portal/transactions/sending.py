@@ -65,10 +65,11 @@ async def send_first(work: Work, node: Node) -> bool:
     return False
 
 
-async def send_again(work: Work, node: Node) -> None:
+async def send_again(work: Work, node: Node) -> SendKind:
     """Send the newest stored bytes of a broadcast transaction, whether they were dropped, undone or never seen."""
     _, answer = await _send_newest(work, node, answers.REPRICED_WHEN_OUT)
     await hold(work, _reason(work, answer))
+    return answer.kind
 
 
 async def _send_newest(work: Work, node: Node, repriced: frozenset[SendKind]) -> tuple[StoredAttempt, SendAnswer]:
@@ -124,7 +125,7 @@ async def _reject(work: Work, attempt: StoredAttempt, answer: SendAnswer, node: 
     async with transaction():
         if not await hand_back_nonce(work):
             return False
-        moved = await move(
+        await move(
             work,
             Status.REJECTED,
             "rejected",
@@ -133,8 +134,7 @@ async def _reject(work: Work, attempt: StoredAttempt, answer: SendAnswer, node: 
             nonce=work.nonce,
             answer=answer.message,
         )
-        if moved:
-            await end_deployment(work, None)
+        await end_deployment(work, None)
     with correlated(work):
         log.error("transaction.rejected", hash=attempt.hash, said=answer.message)
     return True

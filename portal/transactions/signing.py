@@ -118,12 +118,18 @@ async def sign_replacement(work: Work, node: Node) -> bool:
 
 
 async def hand_back_nonce(work: Work) -> bool:
-    """Make its nonce the lane's next one again, in the caller's db transaction; False if a later one is out."""
+    """Make its nonce the lane's next one again, in the caller's db transaction, which must take it from `work`.
+
+    False if a later one was given out, or if `work` is no longer as it was read; what was read is locked.
+    """
     assert work.nonce is not None
     rows = await run_sql(
-        "UPDATE lane SET next_nonce = {} WHERE id = {} AND next_nonce = {} RETURNING id",
+        """WITH held AS (SELECT lane FROM transaction WHERE id = {} AND status = {} AND nonce = {} FOR NO KEY UPDATE)
+           UPDATE lane SET next_nonce = {} FROM held WHERE lane.id = held.lane AND next_nonce = {} RETURNING lane.id""",
+        work.id,
+        work.status.value,
         work.nonce,
-        work.lane_id,
+        work.nonce,
         work.nonce + 1,
     )
     return bool(rows)

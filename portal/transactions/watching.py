@@ -16,6 +16,7 @@ from piccolo.columns import Column
 from portal import clock
 from portal.chain.queries import get_abi
 from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_node
+from portal.chain.send_answers import SendKind
 from portal.chain.service import record_head
 from portal.db.engine import run_sql, transaction, try_advisory_lock
 from portal.logging import get_logger
@@ -192,7 +193,11 @@ async def _revert_reason(work: Work, receipt: Receipt, node: Node) -> str:
         gas_limit=rows[0]["gas_limit"],
     )
     abi = await get_abi(work.organization_id, rows[0]["contract"])
-    reason = await node.revert_reason(call, receipt.block_number, abi=abi)
+    try:
+        reason = await node.revert_reason(call, receipt.block_number, abi=abi)
+    except NodeUnavailable as error:
+        # That it reverted is certain; a node that keeps no old states must not hide it.
+        return f"It reverted. {error.detail}"
     return reason or "It reverted, for a reason that cannot be reproduced outside its block."
 
 
@@ -256,7 +261,9 @@ async def _push(chain_id: int, node: Node, view: View, undone: set[UUID]) -> Non
     ]
     for work in await list_work("WHERE t.id = ANY({}) AND t.status = 'broadcast' ORDER BY t.nonce", stuck + quiet):
         if (work.id in stuck and await sign_replacement(work, node)) or work.id in quiet:
-            await send_again(work, node)
+            answer = await send_again(work, node)
+            if answer is SendKind.UNAVAILABLE:
+                return  # the others would wait as long for the same node
 
 
 async def _time_of_block(node: Node, number: int) -> datetime:

@@ -333,3 +333,21 @@ async def test_few_blocks_are_no_reason_to_pay_more(play: Play, monkeypatch: Pat
     play.node.rpc("anvil_mine", hex(4), "0x2")
     await watch_chains()
     assert len((await play.view(action_id)).attempts) == 1
+
+
+async def test_a_pass_does_not_wait_for_a_silent_node_once_for_each_transaction(
+    play: Play, impatient: None, monkeypatch: Patch
+) -> None:
+    play.node.rpc("evm_setAutomine", False)
+    await play.approved_mints(5)
+    await run_lanes()
+    asked = 0
+
+    async def silent(_node: Node, _raw: bytes) -> SendAnswer:
+        nonlocal asked
+        asked += 1
+        return SendAnswer(SendKind.UNAVAILABLE, "timeout")
+
+    monkeypatch.setattr(Node, "send", silent)
+    await watch_chains()
+    assert asked == 1

@@ -13,6 +13,7 @@ from portal.actions.schemas import DeploymentInput
 from portal.actions.service import propose_deployment, simulate
 from portal.audit.service import verify
 from portal.chain.queries import get_contract
+from portal.chain.rpc import Node, NodeUnavailable
 from portal.chain.tables import ContractStatus
 from portal.db.engine import run_sql
 from portal.errors import NotFound
@@ -255,3 +256,19 @@ async def test_points_of_two_actions_add_up(play: Play) -> None:
     await run_lanes()
     await watch_chains()
     assert await play.minted(ADA) == 7
+
+
+async def test_a_revert_is_known_even_where_the_node_cannot_say_why(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_old_states(*_: object, **__: object) -> None:
+        raise NodeUnavailable("The node of chain 31337 refuses: missing trie node.")
+
+    monkeypatch.setattr(Node, "revert_reason", no_old_states)
+    action_id = await play.sent_mint()
+    contract = (await get_action(play.organization_id, action_id)).to_address
+    play.node.rpc("anvil_setCode", contract, refusing_code("minting is over"))
+    await play.watch_until_mined()
+    view = await play.view(action_id)
+    assert (view.status, view.outcome) == (TransactionStatus.MINED, Outcome.REVERTED)
+    assert view.failure == "It reverted. The node of chain 31337 refuses: missing trie node."

@@ -5,6 +5,8 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portal.chain.send_answers import SendKind
+from portal.transactions.answers import AFTER_FIRST_SEND, Step, hold_reason, may_be_out
 from portal.transactions.states import INCLUDED, MOVES, TERMINAL, UNMINED, depth, may_move
 from portal.transactions.tables import TransactionStatus as Status
 
@@ -75,3 +77,29 @@ def test_depth_counts_the_block_itself() -> None:
     assert depth(100, 99) == 0
     assert depth(100, 100) == 1
     assert depth(100, 102) == 3
+
+
+def test_every_answer_of_a_node_has_its_step_and_all_but_the_plain_ones_say_why_it_waits() -> None:
+    assert set(AFTER_FIRST_SEND) == set(SendKind)
+    silent = {
+        kind
+        for kind in SendKind
+        if hold_reason(kind, signer_address="0xA", nonce=7, currency="ETH", message="so it says") is None
+    }
+    assert silent == {SendKind.ACCEPTED, SendKind.KNOWN}
+
+
+def test_only_an_answer_that_rules_out_acceptance_lets_a_transaction_be_given_up() -> None:
+    given_up = {kind for kind, step in AFTER_FIRST_SEND.items() if step is Step.GIVE_UP}
+    assert given_up == {SendKind.FATAL}
+    assert {kind for kind in SendKind if not may_be_out(kind)} == {
+        SendKind.UNDERPRICED,
+        SendKind.NONCE_TOO_HIGH,
+        SendKind.FUNDS,
+        SendKind.FATAL,
+    }
+
+
+def test_a_sentence_names_what_to_do() -> None:
+    sentence = hold_reason(SendKind.FUNDS, signer_address="0xA", nonce=7, currency="POL", message="")
+    assert sentence == "The signer 0xA has too little POL for gas; top it up and it goes on."

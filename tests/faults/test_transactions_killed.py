@@ -1,0 +1,90 @@
+"""Killed at every single point where the engine waits for the database or the node, it still executes once."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from portal.audit.service import verify
+from portal.chain.rpc import Node
+from portal.db.engine import Engine, run_sql
+from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.tables import Outcome
+from tests.actions import settings_chain
+from tests.anvil import Anvil
+from tests.people import Cast
+from tests.transactions import Killed, Play, make_play
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def node() -> AsyncIterator[Anvil]:
+    async with settings_chain() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def play(cast: Cast, node: Anvil) -> Play:
+    return await make_play(cast, node)
+
+
+class Killer:
+    """Raises `Killed` at the n-th wait, before or after what is waited for was done."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.left, self.after = 0, False
+        for owner, name in ((Engine, "run_querystring"), (Node, "_ask")):
+            patch.setattr(owner, name, self._wrapped(getattr(owner, name)))
+
+    def _wrapped(self, real: Any) -> Any:
+        async def call(*given: Any, **more: Any) -> Any:
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                raise Killed
+            answer = await real(*given, **more)
+            if self.left == 0:
+                raise Killed
+            return answer
+
+        return call
+
+    async def strikes(self, point: int, *, after: bool) -> bool:
+        """Run both jobs once; whether they lived long enough to be killed at `point`."""
+        self.left, self.after = point, after
+        try:
+            await run_lanes()
+            await watch_chains()
+        except Killed:
+            return True
+        finally:
+            struck, self.left = self.left <= 0, 0
+        return struck
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_killed_anywhere_each_action_is_executed_once(
+    play: Play, monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    killer = Killer(monkeypatch)
+    first_nonce, actions = play.nonce_on_chain(), []
+    for point in range(1, 200):
+        actions.append(await play.approved_mint())
+        if not await killer.strikes(point, after=after):
+            break
+        await run_lanes()
+        await watch_chains()
+    else:
+        raise AssertionError("the jobs never end")
+    play.node.mine(70)
+    await watch_chains()
+
+    assert len(actions) > 40, "too few points were struck to mean anything"
+    views = [await play.view(action) for action in actions]
+    assert {view.outcome for view in views} == {Outcome.OK}
+    assert {len(view.attempts) for view in views} == {1}
+    assert sorted(view.nonce or 0 for view in views) == list(range(first_nonce, first_nonce + len(actions)))
+    assert await play.minted() == len(actions) == play.nonce_on_chain() - first_nonce
+    expected = ["queued", "signed", "broadcast", "mined", "confirmed", "finalized"]
+    assert [[kind for kind in await play.audit(view.id) if kind != "held"] for view in views] == [expected] * len(views)
+    assert await verify(play.organization_id) is None
+    assert (await run_sql("SELECT count(*) AS n FROM attempt"))[0]["n"] == len(actions)
