@@ -15,6 +15,18 @@ from portal.settings import get_settings
 log = get_logger(__name__)
 CONCURRENCY = 8
 GRACE_SECONDS = 10
+IDLE_SECONDS = 1.0
+"""How long an idle runner waits for a job before it looks whether it should stop."""
+
+
+class PromptWorker(Worker[Any]):
+    """Stops as soon as no job runs; SAQ's own waits its whole grace for its timers and for idle runners."""
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            if task.get_name() != "process":
+                task.cancel()
+        await super().stop()
 
 
 async def run_worker() -> None:
@@ -24,11 +36,12 @@ async def run_worker() -> None:
     """
     get_settings().require("database_url", "secret_key", "signer_key", "chain_rpc_urls")
     queue = make_queue(max_connections=CONCURRENCY + 4)
-    worker: Worker[Any] = Worker(
+    worker = PromptWorker(
         queue,
         functions=saq_functions(),
         concurrency=CONCURRENCY,
         cron_jobs=saq_crons(),
+        dequeue_timeout=IDLE_SECONDS,
         shutdown_grace_period_s=GRACE_SECONDS,
     )
     async with open_pool():
