@@ -72,9 +72,14 @@ async def insert_organization(name: str, slug: str | None) -> OrganizationView:
     return view
 
 
-async def _free_slug(name: str) -> str:
+def slug_of(name: str) -> str:
+    """The slug that an organisation of this name gets if it is free: plain letters, digits and single hyphens."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-    base = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[: MAX_SLUG - 6].strip("-") or "organization"
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[: MAX_SLUG - 6].strip("-") or "organization"
+
+
+async def _free_slug(name: str) -> str:
+    base = slug_of(name)
     rows = await run_sql("SELECT slug FROM organization WHERE slug = {} OR slug LIKE {}", base, f"{base}-%")
     taken, number = {row["slug"] for row in rows}, 2
     if base not in taken:
