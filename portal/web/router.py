@@ -4,11 +4,31 @@ from litestar import Router
 from litestar.di import Provide
 
 from portal.web.desk import provide_desk
-from portal.web.pages import account, actions, inbox, invitations, mine, overview, people, sign_in
+from portal.web.pages import (
+    account,
+    actions,
+    audit,
+    inbox,
+    invitations,
+    mine,
+    overview,
+    people,
+    sign_in,
+    signals,
+    sources,
+)
 
 member_router = Router(
     path="/orgs/{slug:str}",
-    route_handlers=[*inbox.handlers, *actions.handlers, *overview.handlers, *people.handlers],
+    route_handlers=[
+        *inbox.handlers,
+        *actions.handlers,
+        *overview.handlers,
+        *people.handlers,
+        *signals.handlers,
+        *sources.handlers,
+        *audit.handlers,
+    ],
     dependencies={"desk": Provide(provide_desk)},
 )
 
