@@ -86,7 +86,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise PortTaken(
-            f"Port {port} on {host} is taken or not ours ({error.strerror}); stop what listens there, or give another with --port."
+            f"Port {port} on {host} is taken or not ours ({error.strerror}); stop what listens there, or give another "
+            "with --port."
         ) from error
     return listener
 

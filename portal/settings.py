@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator
 
 from portal.errors import SettingInvalid
 
 ROOT = Path(__file__).resolve().parent.parent
 PREFIX = "PORTAL_"
+DATABASE_SCHEMES = ("postgresql", "postgres")
+QUEUE_SCHEMES = ("redis", "rediss")
 
 
 class Settings(BaseModel):
@@ -68,6 +70,21 @@ class Settings(BaseModel):
             pass
         raise ValueError("it must be 32 bytes in base64; make one with `openssl rand -base64 32`")
 
+    @field_validator("database_url", "queue_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None, field: ValidationInfo) -> str | None:
+        schemes = DATABASE_SCHEMES if field.field_name == "database_url" else DATABASE_SCHEMES + QUEUE_SCHEMES
+        if value and urlsplit(value).scheme not in schemes:
+            raise ValueError(f"it must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_web_address(cls, value: str | None) -> str | None:
+        if value is not None and not (urlsplit(value).scheme in ("http", "https") and urlsplit(value).hostname):
+            raise ValueError("it must be of the form https://portal.example.org")
+        return value
+
     @field_validator("chain_rpc_urls")
     @classmethod
     def _are_nodes(cls, value: str) -> str:
@@ -93,10 +110,11 @@ class Settings(BaseModel):
 def parse_rpc_urls(value: str) -> dict[int, list[str]]:
     """`id=url` pairs, comma-separated, to addresses by chain id. Raises `ValueError` with a readable reason."""
     urls: dict[int, list[str]] = {}
-    for pair in filter(None, (part.strip() for part in value.split(","))):
+    for place, pair in enumerate(filter(None, (part.strip() for part in value.split(","))), start=1):
         chain, _, url = pair.partition("=")
-        if not chain.isdigit() or urlsplit(url).scheme not in ("http", "https"):
-            raise ValueError(f"{pair!r} is not of the form 31337=http://127.0.0.1:8545")
+        if not chain.isdecimal() or urlsplit(url).scheme not in ("http", "https"):
+            # Not shown: a node's address often carries a key.
+            raise ValueError(f"entry {place} is not of the form 31337=http://127.0.0.1:8545")
         urls.setdefault(int(chain), []).append(url)
     return urls
 

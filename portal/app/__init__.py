@@ -1,12 +1,16 @@
 """The web process: pages, JSON API and health in one Litestar application."""
 
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
-from litestar import Litestar
+from litestar import Litestar, Request, Response
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
+from litestar.exceptions import InternalServerException
 from litestar.static_files import create_static_files_router
+from litestar.types import ExceptionHandlersMap
 
 from portal.accounts.permissions import Permission
 from portal.api.router import api_router, openapi_config
@@ -21,6 +25,7 @@ from portal.app.authentication import (
 from portal.app.edge import EdgeMiddleware, add_headers
 from portal.app.errors import answer_exception
 from portal.db.engine import open_pool
+from portal.errors import NotFound
 from portal.jobs.queue import make_queue, open_doorbell
 from portal.logging import get_logger
 from portal.ops.metrics import MetricsMiddleware
@@ -32,6 +37,17 @@ log = get_logger(__name__)
 NODE_MODULES = ROOT / "node_modules"
 VENDOR = {"htmx": "htmx.org/dist", "tabler": "@tabler/core/dist"}
 """Browser assets served under `/static/vendor/<name>`, from the npm packages that `make install` installed."""
+
+
+def answer_no_file(request: Request[Any, Any, Any], exception: Exception) -> Response[Any]:
+    """404 for a name that no file can have, of which the file system complains instead of finding nothing."""
+    reason = exception.__cause__
+    impossible = isinstance(reason, OSError) and reason.errno in (errno.ENAMETOOLONG, errno.ENOTDIR)
+    missing = impossible or isinstance(exception, ValueError)
+    return answer_exception(request, NotFound("There is no such file.") if missing else exception)
+
+
+NO_FILE: ExceptionHandlersMap = {ValueError: answer_no_file, InternalServerException: answer_no_file}
 
 
 @asynccontextmanager
@@ -57,6 +73,7 @@ def create_app() -> Litestar:
             directories=[NODE_MODULES / folder],
             cache_control=CacheControlHeader(public=True, max_age=86_400),
             opt={"permission": Permission.PUBLIC, "exclude_from_auth": True},
+            exception_handlers=NO_FILE,
             name=f"vendor-{name}",
         )
         for name, folder in VENDOR.items()
@@ -67,6 +84,7 @@ def create_app() -> Litestar:
             directories=[ROOT / "static"],
             cache_control=CacheControlHeader(public=True, max_age=300),
             opt={"permission": Permission.PUBLIC, "exclude_from_auth": True},
+            exception_handlers=NO_FILE,
         )
     )
     return Litestar(

@@ -1,8 +1,8 @@
 """The embedded chain: `anvil` from npm, one block a second, its state kept under the data folder.
 
-Anvil writes its own state file in place, so that a kill in the middle spoils it. We ask for the state instead and replace
-our snapshot at once. A kill loses the blocks since the last snapshot; to the portal that is a reorganisation far younger than
-what it takes for final.
+Anvil writes its own state file in place, so that a kill in the middle spoils it. We ask for the state instead and
+replace our snapshot at once. A kill loses the blocks since the last snapshot; to the portal that is a reorganisation,
+far younger than what it takes for final.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import platform
+import threading
 import time
 import urllib.request
 import zlib
@@ -39,6 +40,7 @@ class LocalChain:
         self.snapshot = self.folder / "state.json.gz"
         self.folder.mkdir(exist_ok=True)
         self.port = keep_port(self.folder / "port")
+        self._writing = threading.Lock()
 
     @property
     def url(self) -> str:
@@ -67,6 +69,19 @@ class LocalChain:
         except NoAnswer:
             return False
 
+    async def begin(self) -> None:
+        """See that there is a second block, and a snapshot of it, before anybody refers to the chain.
+
+        Anvil makes a new first block each time it loads its state; the chain is known by the parent of the second.
+        """
+        if await self.ask("eth_blockNumber") == "0x0":
+            await self.ask("evm_mine")
+        await self.take_snapshot()
+
+    async def first_hash(self) -> str:
+        """The hash of the first block, as the second one says it."""
+        return str((await self.ask("eth_getBlockByNumber", "0x1", False))["parentHash"])
+
     async def keep_snapshots(self) -> None:
         """Take snapshots for ever, the first at once."""
         while True:
@@ -76,11 +91,15 @@ class LocalChain:
 
     async def take_snapshot(self) -> None:
         """Replace the snapshot by the present state; leaves the old one where the node does not answer."""
-        try:
-            state = str(await self.ask("anvil_dumpState"))
-        except NoAnswer:
-            return
-        await asyncio.to_thread(replace_file, self.snapshot, bytes.fromhex(state.removeprefix("0x")))
+        await asyncio.to_thread(self._write_snapshot)
+
+    def _write_snapshot(self) -> None:
+        with self._writing:
+            try:
+                state = str(ask_node(self.url, "anvil_dumpState"))
+            except NoAnswer:
+                return
+            replace_file(self.snapshot, bytes.fromhex(state.removeprefix("0x")))
 
     async def ask(self, method: str, *parameters: Any) -> Any:
         """One JSON-RPC call. Raises `NoAnswer`."""
@@ -92,7 +111,7 @@ class LocalChain:
             unpacked.write_bytes(gzip.decompress(self.snapshot.read_bytes()))
         except (OSError, EOFError, zlib.error) as error:
             raise SettingInvalid(
-                f"The local chain's state {self.snapshot} cannot be read ({error}). The database refers to that chain: put "
+                f"The local chain's state {self.snapshot} cannot be read ({error}), and the database refers to it: put "
                 f"the file back, or move {self.folder.parent} away to begin with a new database and a new chain."
             ) from error
         return unpacked

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -44,6 +45,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     def popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start it; both its outputs go to `log`. On Linux the kernel stops it when our process is gone."""
+        account = self.account
         return subprocess.Popen(  # noqa: S603 - commands are ours
             self.command,
             env=self.environment,
@@ -54,7 +56,9 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             start_new_session=True,
             pass_fds=self.files,
             preexec_fn=_end_with(os.getpid(), self.stop_signal),  # noqa: PLW1509 - one system call
-            **({"user": self.account.uid, "group": self.account.gid, "extra_groups": []} if self.account else {}),
+            user=account.uid if account else None,
+            group=account.gid if account else None,
+            extra_groups=[] if account else None,
         )
 
 
@@ -84,7 +88,7 @@ class Child:
             self._log_start = log.tell()
             self._process = part.popen(log)
         self._pid_file.write_text(f"{self._process.pid}\n")
-        self._ended = asyncio.get_running_loop().run_in_executor(None, self._process.wait)
+        self._ended = _watch(self._process)
 
     @property
     def pid(self) -> int:
@@ -113,6 +117,20 @@ class Child:
             lines = log.read()[-20_000:].decode(errors="replace").strip().splitlines()
         said = [line.removeprefix("portal: ") for line in lines if line.startswith("portal: ")]
         return (said or lines or ["It said nothing."])[-1]
+
+
+def _watch(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+    """The exit code to come; a daemon thread waits for it, so that a failure of ours never hangs on a running part."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def wait() -> None:
+        code = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(ended.set_result, code)
+
+    threading.Thread(target=wait, name=f"wait-{process.pid}", daemon=True).start()
+    return ended
 
 
 def kill_group(pid: int) -> None:

@@ -1,7 +1,7 @@
 """`portal quickstart`: an example organisation on a local chain, made through the ordinary services, once.
 
-What it will use as secrets is written down before it is used, so that a run that was interrupted goes on where it stopped,
-and a later run prints the same again.
+What it will use as secrets is written down before it is used, so that a run that was interrupted goes on where it
+stopped, and a later run prints the same again.
 """
 
 import asyncio
@@ -9,14 +9,13 @@ import hashlib
 import hmac
 import json
 import re
-import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
-from uuid import UUID, uuid4
+from typing import Any, Protocol, TypeVar
+from uuid import UUID
 
 import msgspec
 import pyotp
@@ -25,10 +24,9 @@ from portal import clock
 from portal.accounts import queries as accounts
 from portal.accounts import service as account_service
 from portal.accounts.api_keys import create_api_key
-from portal.accounts.permissions import SCOPES, Role
+from portal.accounts.permissions import SCOPES
 from portal.accounts.schemas import Actor, OrganizationView, command_actor
 from portal.accounts.sessions import SecondFactorInvalid
-from portal.accounts.totp import new_secret
 from portal.actions import queries as actions
 from portal.actions import service as action_service
 from portal.actions.schemas import ActionView, DeploymentInput, PolicyInput
@@ -39,7 +37,20 @@ from portal.chain.tables import ContractStatus, SignerStatus
 from portal.errors import Conflict, PortalError, SettingInvalid
 from portal.jobs.queue import make_queue, open_doorbell
 from portal.local.chain import NoAnswer, ask_node
+from portal.local.example import (
+    CAST,
+    Addressed,
+    Example,
+    ExampleMember,
+    ExampleSource,
+    Identified,
+    LocalNode,
+    Named,
+    Secrets,
+    choose_secrets,
+)
 from portal.local.folder import write_private
+from portal.local.supervisor import answers
 from portal.rules import queries as rules
 from portal.rules import service as rule_service
 from portal.rules.schemas import RuleInput
@@ -52,7 +63,6 @@ from portal.signals.schemas import SourceInput
 WAIT_SECONDS = 60.0
 POLL_SECONDS = 0.2
 FUNDS_WEI = 100 * 10**18
-CAST = (("Ada Park", "ada", Role.OWNER), ("Ben Okafor", "ben", Role.APPROVER))
 SPONSORSHIP = {
     "action": "created",
     "sponsorship": {
@@ -66,69 +76,20 @@ SPONSORSHIP = {
 T = TypeVar("T")
 
 
+class HasName(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=HasName)
+
+
 class NotOnLocalChain(SettingInvalid):
     title = "The quickstart is for a local chain only"
 
 
 class PortalNotRunning(PortalError):
     title = "The portal does not run"
-
-
-class ExampleMember(msgspec.Struct):
-    email: str
-    password: str
-    totp_secret: str
-    role: Role
-
-
-class Secrets(msgspec.Struct):
-    """What the quickstart chooses, kept before it is used."""
-
-    members: list[ExampleMember]
-    source_secret: str
-    delivery_id: str
-    api_key: str | None = None
-
-
-class Named(msgspec.Struct):
-    id: UUID
-    slug: str
-
-
-class Addressed(msgspec.Struct):
-    id: UUID
-    address: str
-
-
-class ExampleSource(msgspec.Struct):
-    id: UUID
-    url: str
-    scheme: str
-    secret: str
-
-
-class Identified(msgspec.Struct):
-    id: UUID
-
-
-class LocalNode(msgspec.Struct):
-    id: int
-    rpc_url: str
-
-
-class Example(msgspec.Struct):
-    """What was made, and all that is needed to use it."""
-
-    base_url: str
-    organization: Named
-    members: list[ExampleMember]
-    api_key: str
-    source: ExampleSource
-    rule: Identified
-    contract: Addressed
-    signer: Addressed
-    chain: LocalNode
-    signal_id: UUID
 
 
 async def make_example(name: str, approvals: int) -> Example:
@@ -138,7 +99,7 @@ async def make_example(name: str, approvals: int) -> Example:
     """
     node = await _find_local_node()
     base_url = get_settings().public_url
-    if not await asyncio.to_thread(_answers, f"{base_url}/health/ready"):
+    if not await asyncio.to_thread(answers, f"{base_url}/health/ready"):
         raise PortalNotRunning(f"No portal answers at {base_url}; start it with `portal up`, then try again.")
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "example"
     file = get_settings().data / f"quickstart-{slug}.json"
@@ -157,19 +118,7 @@ async def make_example(name: str, approvals: int) -> Example:
     keep()
     organization = found or await account_service.create_organization(name, slug)
     async with _doorbell():
-        return await _Making(organization, kept, keep, node, base_url, approvals).run()
-
-
-def choose_secrets(slug: str) -> Secrets:
-    """New secrets for the people, the source and the first delivery of an example."""
-    return Secrets(
-        members=[
-            ExampleMember(f"{login}@{slug}.example", secrets.token_urlsafe(15), new_secret(), role)
-            for _, login, role in CAST
-        ],
-        source_secret=secrets.token_urlsafe(32),
-        delivery_id=str(uuid4()),
-    )
+        return await _Making(organization, kept, keep, node=node, base_url=base_url, approvals=approvals).run()
 
 
 class _Making:
@@ -180,6 +129,7 @@ class _Making:
         organization: OrganizationView,
         kept: Secrets,
         keep: Callable[[], None],
+        *,
         node: LocalNode,
         base_url: str,
         approvals: int,
@@ -244,7 +194,9 @@ class _Making:
             if int(await asyncio.to_thread(ask_node, url, "eth_getBalance", address, "latest"), 16) < FUNDS_WEI // 2:
                 await asyncio.to_thread(ask_node, url, "anvil_setBalance", address, hex(FUNDS_WEI))
         except NoAnswer as error:
-            raise NotOnLocalChain(f"The node {url} does not let us set a balance ({error}); it must be anvil.") from error
+            raise NotOnLocalChain(
+                f"The node {url} does not let us set a balance ({error}); it must be anvil."
+            ) from error
 
     async def _make_policy(self) -> UUID:
         name = "Two approvals" if self.approvals == 2 else "One approval" if self.approvals else "Automatic"
@@ -323,8 +275,8 @@ class _Making:
         return rule.id
 
 
-def named(items: Iterable[Any], name: str) -> Any:
-    """The one of `items` that has `name`, or None."""
+def named(items: Iterable[N], name: str) -> N | None:
+    """The one of `items` that has `name`."""
     return next((item for item in items if item.name == name), None)
 
 
@@ -373,7 +325,7 @@ def deliver(url: str, secret: str, delivery_id: str, payload: dict[str, Any]) ->
 
 async def _find_local_node() -> LocalNode:
     configured = get_settings().rpc_urls
-    for chain_id, urls in configured.items():
+    for chain_id in configured:
         known = await chains.get_chain(chain_id)
         if not known.is_local:
             raise NotOnLocalChain(
@@ -387,7 +339,7 @@ async def _find_local_node() -> LocalNode:
 
 
 @asynccontextmanager
-async def _doorbell() -> Any:
+async def _doorbell() -> AsyncIterator[None]:
     queue = make_queue()
     await queue.connect()
     try:
@@ -395,11 +347,3 @@ async def _doorbell() -> Any:
             yield
     finally:
         await queue.disconnect()
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - our own address
-            return bool(answer.status == 200)
-    except OSError:
-        return False

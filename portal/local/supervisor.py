@@ -10,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from urllib.parse import urlsplit
 
@@ -18,7 +17,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from portal.local.chain import LocalChain
+from portal.errors import SettingInvalid
+from portal.local.chain import CHAIN_ID, LocalChain
 from portal.local.folder import hold, keep, make_key, write_private
 from portal.local.postgres import Postgres
 from portal.local.process import Child, Part, PartFailed, end_leftovers, kill_group
@@ -43,10 +43,11 @@ def run_up(settings: Settings, *, quickstart: bool) -> None:
     """
     data = settings.data.absolute()
     with listen(settings.host, settings.port) as listener, hold(data):
-        # Each part holds a thread that waits for its end.
-        with asyncio.Runner() as runner:
-            runner.get_loop().set_default_executor(ThreadPoolExecutor(16))
-            runner.run(Supervisor(settings.model_copy(update={"data": data}), listener).run(quickstart))
+        asyncio.run(Supervisor(settings.model_copy(update={"data": data}), listener).run(quickstart))
+
+
+class FreshChain(SettingInvalid):
+    title = "The database and the chain do not belong together"
 
 
 class Supervisor:
@@ -88,7 +89,8 @@ class Supervisor:
         for name in await asyncio.to_thread(end_leftovers, self.data):
             self.console.print(f"Ended {name}, which an earlier start had left running.")
         await self._start_embedded()
-        await asyncio.gather(asyncio.to_thread(import_services), self._until_embedded_answer())
+        # Imported while the parts start: it takes most of a second.
+        await asyncio.gather(asyncio.to_thread(import_module, "portal.db.migrations"), self._until_embedded_answer())
         await self._prepare_database()
         common = {name: value for name, value in os.environ.items() if name not in SIGNER_VARIABLES}
         worker_only = {name: os.environ[name] for name in SIGNER_VARIABLES if name in os.environ}
@@ -136,22 +138,31 @@ class Supervisor:
     async def _until_embedded_answer(self) -> None:
         if self.chain:
             await self._until("The local chain", self.chain.is_ready)
-            # At once, so that not even a kill in the first second can lose the genesis block the database will refer to.
-            await self.chain.take_snapshot()
+            await self.chain.begin()
             self.keepers.append(asyncio.create_task(self.chain.keep_snapshots()))
         if self.postgres:
             postgres = self.postgres
             await self._until("PostgreSQL", lambda: asyncio.to_thread(postgres.make_database))
 
     async def _prepare_database(self) -> None:
-        """Bring the tables up to date and see that the chains are those the database knows."""
-        from portal.chain.service import register_chains
-        from portal.db.engine import open_pool
+        """Bring the tables up to date, and see that the embedded chain is the one that the database knows.
+
+        The worker verifies every chain by itself; asked here, a wrong one is said before anything uses it.
+        """
+        from portal.db.engine import open_pool, run_sql
         from portal.db.migrations import migrate
 
         await migrate()
+        if not self.chain:
+            return
+        first = await self.chain.first_hash()
         async with open_pool():
-            await register_chains()
+            known = await run_sql("SELECT genesis_hash FROM chain WHERE id = {}", CHAIN_ID)
+        if known and known[0]["genesis_hash"] != first:
+            raise FreshChain(
+                f"The database in {self.data} was used with another local chain than the one in {self.chain.folder}: "
+                f"restore that folder, or move {self.data} away to begin with a new database and a new chain."
+            )
 
     def _portal_part(self, name: str, environment: dict[str, str], *, listening: bool = False) -> Part:
         descriptor = self.listener.fileno()
@@ -182,7 +193,7 @@ class Supervisor:
             kill_group(child.pid)
             if time.monotonic() - started > LONGEST_BACKOFF_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
-            self.console.print(f"{name} ended ({describe_end(code)}); starting it again.")
+            self.console.print(f"{name} ended ({describe_end(code)}); starting it again. Its log: {child.log}")
             await asyncio.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
             self.children[name] = Child(prepare(), self.data)
@@ -232,32 +243,25 @@ class Supervisor:
 
     async def _stop_all(self) -> None:
         self.stopping = True
-        for step in STOP_ORDER:
-            if "chain" in step and self.chain and "chain" in self.children:
-                await self.chain.take_snapshot()
-            running = [self.children[name] for name in step if name in self.children]
-            await asyncio.gather(*(child.stop() for child in running))
         for keeper in self.keepers:
             keeper.cancel()
         await asyncio.gather(*self.keepers, return_exceptions=True)
+        for step in STOP_ORDER:
+            if self.chain and "chain" in step:
+                await self.chain.take_snapshot()
+            await asyncio.gather(*(self.children[name].stop() for name in step if name in self.children))
         (self.data / ENVIRONMENT_FILE).unlink(missing_ok=True)
-
-
-def import_services() -> None:
-    """Import what prepares the database, while the parts start: web3 and Piccolo take more than a second."""
-    import_module("portal.db.migrations")
-    import_module("portal.chain.service")
-    import_module("portal.accounts.service")
 
 
 async def find_setup_link(settings: Settings) -> str | None:
     """The one-time link by which the first owner begins; None once there is an organisation."""
-    from portal.accounts.service import invite_owner
     from portal.db.engine import open_pool, run_sql
 
     async with open_pool():
         if (await run_sql("SELECT EXISTS (SELECT FROM organization) AS made"))[0]["made"]:
             return None
+        from portal.accounts.service import invite_owner
+
         return f"{settings.public_url}/setup/{await invite_owner()}"
 
 
