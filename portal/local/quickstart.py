@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import hmac
 import json
-import re
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +23,7 @@ from portal import clock
 from portal.accounts import queries as accounts
 from portal.accounts import service as account_service
 from portal.accounts.api_keys import create_api_key
+from portal.accounts.people import slug_of
 from portal.accounts.permissions import SCOPES
 from portal.accounts.schemas import Actor, OrganizationView, command_actor
 from portal.accounts.sessions import SecondFactorInvalid
@@ -34,6 +34,7 @@ from portal.actions.tables import ActionStatus
 from portal.chain import queries as chains
 from portal.chain.schemas import ContractView, SignerView
 from portal.chain.tables import ContractStatus, SignerStatus
+from portal.db.engine import advisory_lock
 from portal.errors import Conflict, PortalError, SettingInvalid
 from portal.jobs.queue import make_queue, open_doorbell
 from portal.local.chain import NoAnswer, ask_node
@@ -101,7 +102,13 @@ async def make_example(name: str, approvals: int) -> Example:
     base_url = get_settings().public_url
     if not await asyncio.to_thread(answers, f"{base_url}/health/ready"):
         raise PortalNotRunning(f"No portal answers at {base_url}; start it with `portal up`, then try again.")
-    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].strip("-") or "example"
+    # `portal up --quickstart` may still be making it: the second one waits, and finds it made.
+    async with advisory_lock("portal-quickstart"):
+        return await _make_or_find(name, approvals, node, base_url)
+
+
+async def _make_or_find(name: str, approvals: int, node: LocalNode, base_url: str) -> Example:
+    slug = slug_of(name)
     file = get_settings().data / f"quickstart-{slug}.json"
     found = await accounts.find_organization(slug)
     if file.exists():

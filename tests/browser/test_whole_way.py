@@ -59,7 +59,7 @@ async def test_two_people_approve_and_the_chain_has_it(stack: Stack, browser: Br
     assert stack.balance(recipient) == 0, "one approval of two must not be enough"
 
     await members[1].approve(second, action["summary"])
-    await expect(second.get_by_text(re.compile("confirmed", re.I)).first).to_be_visible(timeout=UNTIL_CONFIRMED_MS)
+    await expect(second.get_by_text("Confirmed by the blocks after it")).to_be_visible(timeout=UNTIL_CONFIRMED_MS)
     assert stack.balance(recipient) == amount
 
     done = stack.api(f"actions/{action['id']}")
