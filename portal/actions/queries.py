@@ -192,6 +192,16 @@ async def names_of(organization_id: UUID, addresses: Iterable[str]) -> dict[str,
     return {row["address"].lower(): row["name"] for row in rows}
 
 
+async def summaries_of(organization_id: UUID, action_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """What each of these actions does, as its one sentence."""
+    rows = await run_sql(
+        "SELECT id, summary FROM action WHERE organization = {} AND id = ANY({}::uuid[])",
+        organization_id,
+        list(action_ids),
+    )
+    return {row["id"]: row["summary"] for row in rows}
+
+
 async def cast_decisions(action_ids: Iterable[UUID]) -> dict[UUID, list[dict[str, Any]]]:
     """The decisions about each action in the order made, each with `may_decide` as the member's rights are now."""
     found: dict[UUID, list[dict[str, Any]]] = {id: [] for id in action_ids}

@@ -7,15 +7,22 @@ from portal.web.desk import provide_desk
 from portal.web.pages import (
     account,
     actions,
+    api_keys,
     audit,
+    contracts,
+    end_users,
+    health,
     inbox,
     invitations,
     mine,
     overview,
     people,
+    policies,
     sign_in,
     signals,
+    signers,
     sources,
+    transactions,
 )
 
 member_router = Router(
@@ -26,8 +33,15 @@ member_router = Router(
         *overview.handlers,
         *people.handlers,
         *signals.handlers,
+        *transactions.handlers,
         *sources.handlers,
+        *policies.handlers,
+        *contracts.handlers,
+        *signers.handlers,
+        *end_users.handlers,
+        *api_keys.handlers,
         *audit.handlers,
+        *health.handlers,
     ],
     dependencies={"desk": Provide(provide_desk)},
 )

@@ -73,7 +73,7 @@ async def show_signals(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
 async def show_new_signals(request: AnyRequest, desk: AtDesk, after: FromQuery[datetime]) -> Response[str]:
     """How many signals came after the newest one shown; the list itself does not move under its reader."""
     asked = _asked(request)
-    wanted = msgspec.structs.replace(_filter(asked), since=after + timedelta(microseconds=1))
+    wanted = msgspec.structs.replace(_filter(asked), since=_just_after(after))
     counts = await signals.count_signals_by_status(desk.actor.organization_id, wanted)
     number = sum(count for status, count in counts.items() if asked.get("status") in (None, status))
     return fragment(request, "signals/_new.html", {"number": number, "href": desk.url("signals") + query(**asked)})
@@ -159,6 +159,13 @@ def _filter(asked: dict[str, str]) -> SignalFilter:
 async def _sources(organization_id: UUID) -> list[tuple[str, str]]:
     found = await signals.list_sources(organization_id, limit=200)
     return [(str(source.id), source.name) for source in found.items]
+
+
+def _just_after(moment: datetime) -> datetime:
+    try:
+        return clock.in_utc(moment, path="/after") + timedelta(microseconds=1)
+    except OverflowError:
+        raise InputInvalid.at("/after", "The time is beyond the years 1 to 9999 in UTC.") from None
 
 
 def _skew(signal: SignalView) -> str | None:

@@ -1,0 +1,76 @@
+"""Transactions: how each approved action is carried out, attempt by attempt, and what it waits for."""
+
+from typing import Any
+from uuid import UUID
+
+from litestar import Response, get
+from litestar.params import FromPath, FromQuery
+
+from portal.accounts.permissions import Permission
+from portal.actions import queries as actions
+from portal.audit import queries as audit
+from portal.chain import queries as chain
+from portal.transactions import queries as transactions
+from portal.transactions.schemas import TransactionView
+from portal.web import stories
+from portal.web.asking import AtDesk
+from portal.web.desk import desk_page
+from portal.web.render import AnyRequest
+from portal.web.states import STATES, action_state
+
+READ = {"permission": Permission.TRANSACTIONS_READ}
+HELD = "held"
+
+
+@get("/transactions", opt=READ)
+async def show_transactions(
+    request: AnyRequest, desk: AtDesk, status: FromQuery[str | None] = None, cursor: FromQuery[str | None] = None
+) -> Response[str]:
+    """`status` is one of a transaction, or `held` for what waits for something out of the ordinary."""
+    organization = desk.actor.organization_id
+    counts = await transactions.count_by_status(organization)
+    wanted = next((each for each in counts if each == status), None)
+    held = True if status == HELD else None
+    found = await transactions.list_transactions(organization, status=wanted, held=held, cursor=cursor)
+    choices: list[tuple[str | None, str, int | None]] = [(None, "All", sum(counts.values())), (HELD, "Held up", None)]
+    choices += [(each.value, STATES[each].word, number) for each, number in counts.items()]
+    return desk_page(
+        request,
+        desk,
+        "transactions/list.html",
+        active="transactions",
+        rows=[{"transaction": each, "state": _state(each)} for each in found.items],
+        summaries=await actions.summaries_of(organization, [each.action_id for each in found.items]),
+        choices=choices,
+        status=status if wanted or held else None,
+        next_cursor=found.next_cursor,
+        cursor=cursor,
+    )
+
+
+@get("/transactions/{transaction_id:uuid}", opt=READ)
+async def show_transaction(request: AnyRequest, desk: AtDesk, transaction_id: FromPath[UUID]) -> Response[str]:
+    organization = desk.actor.organization_id
+    transaction = await transactions.get_transaction(organization, transaction_id)
+    action = await actions.get_action(organization, transaction.action_id)
+    entries = await audit.list_entries(
+        organization, subject_kind="transaction", subject_id=str(transaction_id), limit=200
+    )
+    context: dict[str, Any] = {
+        "transaction": transaction,
+        "action": action,
+        "state": _state(transaction),
+        "settled": stories.is_settled(action, transaction),
+        "stages": stories.stages(action, transaction),
+        "waiting": stories.waiting(action, transaction),
+        "story": stories.tell(entries.items[::-1]),
+        "signer": await chain.get_signer(organization, transaction.signer_id),
+    }
+    return desk_page(request, desk, "transactions/detail.html", active="transactions", **context)
+
+
+def _state(transaction: TransactionView) -> str:
+    return action_state("approved", transaction.status, transaction.outcome)
+
+
+handlers = [show_transactions, show_transaction]
