@@ -12,7 +12,7 @@ from portal.accounts import api_keys, queries, service
 from portal.accounts.permissions import Permission, Role
 from portal.accounts.schemas import ApiKeyView, EndUserView, InvitationView, MemberView
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
-from portal.api.operations import ETAG, Acting, created, post, problems
+from portal.api.operations import ETAG, Acting, created, example, post, problems
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 from portal.settings import get_settings
@@ -53,6 +53,10 @@ class NewApiKey(ApiKeyView, frozen=True, kw_only=True):
     """For `Authorization: Bearer`. It is shown only this once."""
 
 
+MemberInputBody = Annotated[MemberInput, example({"email": "eve@example.org", "role": "approver"})]
+ApiKeyInputBody = Annotated[ApiKeyInput, example({"name": "ERP", "scopes": ["signals:read", "actions:read"]})]
+
+
 @get("/members", summary="List members", opt=READ_MEMBERS, tags=["Members"], responses=problems())
 async def list_members(actor: Acting, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[MemberView]:
     return await queries.list_members(actor.organization_id, cursor=cursor, limit=limit)
@@ -66,7 +70,7 @@ async def list_members(actor: Acting, cursor: Cursor = None, limit: Limit = DEFA
     tags=["Members"],
     responses=problems(409, 422),
 )
-async def invite_member(actor: Acting, data: JSONBody[MemberInput]) -> NewInvitation:
+async def invite_member(actor: Acting, data: MemberInputBody) -> NewInvitation:
     return _with_url(*await service.invite_member(actor, data.email, data.role))
 
 
@@ -176,7 +180,7 @@ async def get_api_key(actor: Acting, api_key_id: FromPath[UUID]) -> Response[Api
     tags=["API keys"],
     responses=problems(422),
 )
-async def create_api_key(actor: Acting, data: JSONBody[ApiKeyInput]) -> Response[NewApiKey]:
+async def create_api_key(actor: Acting, data: ApiKeyInputBody) -> Response[NewApiKey]:
     view, token = await api_keys.create_api_key(actor, data.name, data.scopes, data.expires_at)
     made = NewApiKey(**msgspec.structs.asdict(view), token=token)
     return created(made, f"api-keys/{view.id}", version=view.revoked_at)

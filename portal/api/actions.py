@@ -5,13 +5,13 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, Router, get
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries, service
 from portal.actions.schemas import ActionInput, ActionView, ApprovalInput, RejectionInput
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit, choice, choices
-from portal.api.operations import Acting, created, post, problems
+from portal.api.operations import EXAMPLE_ID, Acting, created, example, post, problems
 from portal.db.paging import Page
 from portal.transactions.queries import find_transactions_of_actions
 from portal.transactions.schemas import TransactionView
@@ -26,6 +26,24 @@ class ActionDetail(ActionView, frozen=True, kw_only=True):
 
     transaction: TransactionView | None
     """Null until it is approved and queued."""
+
+
+ActionInputBody = Annotated[
+    ActionInput,
+    example(
+        {
+            "contract_id": EXAMPLE_ID,
+            "function": "mint(address,uint256)",
+            "arguments": {"to": "0x52908400098527886E0F7030069857D2E4169EE7", "amount": "50000000000000000000"},
+            "policy_id": EXAMPLE_ID,
+        }
+    ),
+]
+ApprovalInputBody = Annotated[
+    ApprovalInput,
+    example({"digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "code": "123456"}),
+]
+RejectionInputBody = Annotated[RejectionInput, example({"reason": "The amount is not what was agreed."})]
 
 
 @get("/actions", summary="List actions", opt=READ, responses=problems())
@@ -69,7 +87,7 @@ async def get_action(actor: Acting, action_id: FromPath[UUID]) -> ActionDetail:
     opt={"permission": Permission.ACTIONS_PROPOSE},
     responses=problems(404, 409, 422),
 )
-async def propose_action(actor: Acting, data: JSONBody[ActionInput]) -> Response[ActionDetail]:
+async def propose_action(actor: Acting, data: ActionInputBody) -> Response[ActionDetail]:
     view = await service.propose(actor, data)
     return created(await _detail(actor, view), f"actions/{view.id}")
 
@@ -84,7 +102,7 @@ async def propose_action(actor: Acting, data: JSONBody[ActionInput]) -> Response
     opt=DECIDE,
     responses=problems(404, 409, 422, 429),
 )
-async def approve_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody[ApprovalInput]) -> ActionDetail:
+async def approve_action(actor: Acting, action_id: FromPath[UUID], data: ApprovalInputBody) -> ActionDetail:
     return await _detail(actor, await service.approve(actor, action_id, data.digest, data.code))
 
 
@@ -95,7 +113,7 @@ async def approve_action(actor: Acting, action_id: FromPath[UUID], data: JSONBod
     opt=DECIDE,
     responses=problems(404, 409, 422),
 )
-async def reject_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody[RejectionInput]) -> ActionDetail:
+async def reject_action(actor: Acting, action_id: FromPath[UUID], data: RejectionInputBody) -> ActionDetail:
     return await _detail(actor, await service.reject(actor, action_id, data.reason))
 
 
@@ -106,7 +124,7 @@ async def reject_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody
     opt={"permission": Permission.ACTIONS_CANCEL},
     responses=problems(404, 409, 422),
 )
-async def cancel_action(actor: Acting, action_id: FromPath[UUID], data: JSONBody[RejectionInput]) -> ActionDetail:
+async def cancel_action(actor: Acting, action_id: FromPath[UUID], data: RejectionInputBody) -> ActionDetail:
     return await _detail(actor, await service.cancel(actor, action_id, data.reason))
 
 

@@ -12,7 +12,7 @@ from portal.actions import service
 from portal.actions.schemas import ContractInput, DeploymentInput
 from portal.api.actions import ActionDetail
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
-from portal.api.operations import Acting, created, post, problems
+from portal.api.operations import EXAMPLE_ID, Acting, created, example, post, problems
 from portal.chain import queries
 from portal.chain.schemas import ChainView, ContractView, SignerView
 from portal.db.paging import Page
@@ -25,6 +25,22 @@ WRITE_SIGNERS = {"permission": Permission.SIGNERS_WRITE}
 
 class SignerInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+
+
+DeploymentInputBody = Annotated[
+    DeploymentInput,
+    example(
+        {
+            "name": "Acme Points",
+            "template": "points",
+            "chain_id": 31337,
+            "signer_id": EXAMPLE_ID,
+            "policy_id": EXAMPLE_ID,
+            "arguments": {"name": "Acme Points", "symbol": "PTS"},
+        }
+    ),
+]
+SignerInputBody = Annotated[SignerInput, example({"name": "Treasury"})]
 
 
 @get(
@@ -80,7 +96,7 @@ async def register_contract(actor: Acting, data: JSONBody[ContractInput]) -> Res
     tags=["Contracts"],
     responses=problems(404, 409, 422),
 )
-async def deploy_contract(actor: Acting, data: JSONBody[DeploymentInput]) -> Response[ActionDetail]:
+async def deploy_contract(actor: Acting, data: DeploymentInputBody) -> Response[ActionDetail]:
     view = await service.propose_deployment(actor, data)
     return created(ActionDetail(**msgspec.structs.asdict(view), transaction=None), f"actions/{view.id}")
 
@@ -103,7 +119,7 @@ async def get_signer(actor: Acting, signer_id: FromPath[UUID]) -> SignerView:
     tags=["Signers"],
     responses=problems(422),
 )
-async def create_signer(actor: Acting, data: JSONBody[SignerInput]) -> Response[SignerView]:
+async def create_signer(actor: Acting, data: SignerInputBody) -> Response[SignerView]:
     view = await service.create_signer(actor, data.name)
     return created(view, f"signers/{view.id}")
 

@@ -1,5 +1,6 @@
 """The page that lists every operation of the API, made from its OpenAPI description."""
 
+import json
 from html import escape
 from typing import Any
 
@@ -29,6 +30,7 @@ def docs_page(schema: dict[str, Any]) -> bytes:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>API of {escape(info["title"])}</title>
+<link rel="icon" href="/static/icon.svg">
 <link rel="stylesheet" href="/static/api-docs.css">
 </head>
 <body>
@@ -60,7 +62,12 @@ def _parameters(operation: dict[str, Any]) -> str:
 
 def _body(operation: dict[str, Any], schema: dict[str, Any]) -> str:
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    return f"<h3>Body</h3>{_fields(content['schema'], schema)}" if content else ""
+    if not content:
+        return ""
+    examples = "".join(
+        f"<pre>{escape(json.dumps(example, indent=2))}</pre>" for example in content["schema"].get("examples", [])
+    )
+    return f"<h3>Body</h3>{_fields(content['schema'], schema)}{examples}"
 
 
 def _answers(operation: dict[str, Any], schema: dict[str, Any]) -> str:
@@ -88,6 +95,8 @@ def _fields(shape: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def _resolve(shape: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    if len(shape.get("allOf", [])) == 1:
+        return _resolve(shape["allOf"][0], schema)
     if "$ref" in shape:
         found: dict[str, Any] = schema["components"]["schemas"][shape["$ref"].rpartition("/")[2]]
         return found

@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import MediaType, Request, Router
+from litestar.exceptions import NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme, Tag
@@ -51,6 +52,12 @@ class DocsPlugin(OpenAPIRenderPlugin):
         return docs_page(openapi_schema)
 
 
+def refuse_unknown(request: Request[Any, Any, Any]) -> None:
+    """Litestar answers other addresses beside the description with a bare page; here they are a problem like any."""
+    if "path" in request.path_params:
+        raise NotFoundException
+
+
 openapi_config = OpenAPIConfig(
     title="Signal Portal",
     version="1",
@@ -73,6 +80,7 @@ openapi_config = OpenAPIConfig(
         "/api",
         route_handlers=[],
         include_in_schema=False,
+        before_request=refuse_unknown,
         opt={"permission": Permission.PUBLIC, "exclude_from_auth": True},
     ),
 )

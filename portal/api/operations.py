@@ -8,8 +8,10 @@ import litestar
 from litestar import Response
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
+from litestar.enums import RequestEncodingType
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIType, Operation, Parameter, Schema
+from litestar.openapi.spec import Example, OpenAPIType, Operation, Parameter, Schema
+from litestar.params import Body
 
 from portal.accounts.schemas import Actor
 from portal.api.problem import MEDIA_TYPE, Problem
@@ -18,6 +20,8 @@ from portal.api.versions import etag_of
 T = TypeVar("T")
 Acting = NamedDependency[Actor]
 """The member or API key that sent the request, as the guard found it."""
+
+EXAMPLE_ID = "0199c3a4-6f2e-7b1d-9c57-2f8e4a1b3c5d"
 
 
 @dataclass
@@ -70,3 +74,8 @@ def created(view: T, path: str, *, version: Any = None) -> Response[T]:
     if version is not None:
         headers["ETag"] = etag_of(version)
     return Response(view, status_code=201, headers=headers)
+
+
+def example(value: dict[str, Any]) -> Any:
+    """The marker of a JSON body with an example, for `Annotated`."""
+    return Body(media_type=RequestEncodingType.JSON, examples=[Example(value=value)])

@@ -1,20 +1,26 @@
 """Policies: how many people must agree before an action runs."""
 
+from typing import Annotated
 from uuid import UUID
 
 from litestar import Response, Router, get, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries, service
 from portal.actions.schemas import PolicyInput, PolicyView
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
-from portal.api.operations import ETAG, Acting, created, post, problems
+from portal.api.operations import ETAG, Acting, created, example, post, problems
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 
 READ = {"permission": Permission.POLICIES_READ}
 WRITE = {"permission": Permission.POLICIES_WRITE}
+
+
+PolicyInputBody = Annotated[
+    PolicyInput, example({"name": "Two people", "approvals_required": 2, "expires_after_seconds": 604800})
+]
 
 
 @get("/policies", summary="List policies", opt=READ, responses=problems())
@@ -23,7 +29,7 @@ async def list_policies(actor: Acting, cursor: Cursor = None, limit: Limit = DEF
 
 
 @post("/policies", summary="Create a policy", opt=WRITE, responses=problems(409, 422))
-async def create_policy(actor: Acting, data: JSONBody[PolicyInput]) -> Response[PolicyView]:
+async def create_policy(actor: Acting, data: PolicyInputBody) -> Response[PolicyView]:
     view = await service.create_policy(actor, data)
     return created(view, f"policies/{view.id}", version=view.version_id)
 
@@ -43,7 +49,7 @@ async def get_policy(actor: Acting, policy_id: FromPath[UUID]) -> Response[Polic
     responses=problems(404, 409, 412, 428),
 )
 async def change_policy(
-    actor: Acting, policy_id: FromPath[UUID], data: JSONBody[PolicyInput], *, if_match: IfMatch = None
+    actor: Acting, policy_id: FromPath[UUID], data: PolicyInputBody, *, if_match: IfMatch = None
 ) -> Response[PolicyView]:
     require_match(if_match, (await queries.get_policy(actor.organization_id, policy_id)).version_id)
     view = await service.change_policy(actor, policy_id, data)

@@ -76,7 +76,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     detail: str
     """What is wrong, where, and what to do."""
-    instance: str | None
+    instance: str
     """The path that was asked."""
     code: str
     """For programs; never changes its meaning."""
@@ -85,7 +85,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[ProblemField] = []
 
 
-def problem_response(error: PortalError, correlation_id: str, *, instance: str | None = None) -> Response[Problem]:
+def problem_response(error: PortalError, correlation_id: str, *, instance: str) -> Response[Problem]:
     """The answer that says why a request was refused."""
     problem = Problem(
         type=f"/api/docs#problem-{error.code}",

@@ -9,7 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from portal.accounts.permissions import Permission
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit, choice, choices
-from portal.api.operations import ETAG, Acting, created, post, problems
+from portal.api.operations import ETAG, EXAMPLE_ID, Acting, created, example, post, problems
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 from portal.rules import queries, service
@@ -25,6 +25,23 @@ StatusFilter = Annotated[str | None, QueryParameter(schema_extra={"enum": choice
 class PublicationInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     number: Annotated[int, msgspec.Meta(ge=1, le=2**31)] | None = None
     """The version to put in force; the newest if it is not given."""
+
+
+RuleInputBody = Annotated[
+    RuleInput,
+    example(
+        {
+            "name": "Points for sponsors",
+            "source_id": EXAMPLE_ID,
+            "condition": "payload.action == 'created'",
+            "subject": "{'id': 'github:' + payload.sponsorship.sponsor.login}",
+            "contract_id": EXAMPLE_ID,
+            "function": "mint(address,uint256)",
+            "arguments": {"to": "subject.address", "amount": "units('50', 18)"},
+            "policy_id": EXAMPLE_ID,
+        }
+    ),
+]
 
 
 @get("/rules", summary="List rules", opt=READ, responses=problems())
@@ -52,7 +69,7 @@ async def list_rules(
     opt=WRITE,
     responses=problems(409, 422),
 )
-async def create_rule(actor: Acting, data: JSONBody[RuleInput]) -> Response[RuleView]:
+async def create_rule(actor: Acting, data: RuleInputBody) -> Response[RuleView]:
     view = await service.create_rule(actor, data)
     return created(view, f"rules/{view.id}", version=view.updated_at)
 

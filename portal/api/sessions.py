@@ -1,18 +1,17 @@
 """Signing in as a person, and who one is."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Router, delete, get, post
 from litestar.di import NamedDependency
-from litestar.params import JSONBody
 
 from portal.accounts.permissions import Permission
 from portal.accounts.queries import list_memberships
 from portal.accounts.schemas import CurrentSession, Membership
 from portal.accounts.sessions import find_session, sign_in, sign_out
-from portal.api.operations import problems
+from portal.api.operations import example, problems
 from portal.errors import NotSignedIn
 
 
@@ -40,6 +39,11 @@ class NewSession(Me, frozen=True, kw_only=True):
     expires_at: datetime
 
 
+SignInInputBody = Annotated[
+    SignInInput, example({"email": "bob@example.org", "password": "correct horse battery staple", "code": "123456"})
+]
+
+
 @post(
     "/sessions",
     summary="Sign in",
@@ -48,7 +52,7 @@ class NewSession(Me, frozen=True, kw_only=True):
     security=[{}],
     responses=problems(429),
 )
-async def create_session(request: Request[Any, Any, Any], data: JSONBody[SignInInput]) -> NewSession:
+async def create_session(request: Request[Any, Any, Any], data: SignInInputBody) -> NewSession:
     signed_in = await sign_in(
         data.email,
         data.password,

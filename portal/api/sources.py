@@ -1,6 +1,6 @@
 """Sources: the configured senders, their secrets and what they had refused."""
 
-from typing import Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -9,7 +9,7 @@ from litestar.params import FromPath, JSONBody
 
 from portal.accounts.permissions import Permission
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
-from portal.api.operations import ETAG, Acting, created, post, problems
+from portal.api.operations import ETAG, Acting, created, example, post, problems
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 from portal.signals import queries, service
@@ -30,6 +30,11 @@ class SourceStatusInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     status: Literal["active", "paused"]
 
 
+SourceInputBody = Annotated[SourceInput, example({"name": "GitHub", "scheme": "github"})]
+SourceChangeBody = Annotated[SourceChange, example({"name": "GitHub", "body_cap_bytes": 1048576})]
+SecretInputBody = Annotated[SecretInput, example({"overlap_seconds": 86400})]
+
+
 @get("/sources", summary="List sources", opt=READ, responses=problems())
 async def list_sources(actor: Acting, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[SourceView]:
     return await queries.list_sources(actor.organization_id, cursor=cursor, limit=limit)
@@ -42,7 +47,7 @@ async def list_sources(actor: Acting, cursor: Cursor = None, limit: Limit = DEFA
     opt=WRITE,
     responses=problems(409, 422),
 )
-async def create_source(actor: Acting, data: JSONBody[SourceInput]) -> Response[NewSource]:
+async def create_source(actor: Acting, data: SourceInputBody) -> Response[NewSource]:
     view, secret = await service.create_source(actor, data)
     return created(_with_secret(view, secret), f"sources/{view.id}", version=view.updated_at)
 
@@ -62,7 +67,7 @@ async def get_source(actor: Acting, source_id: FromPath[UUID]) -> Response[Sourc
     responses=problems(404, 409, 412, 428),
 )
 async def change_source(
-    actor: Acting, source_id: FromPath[UUID], data: JSONBody[SourceChange], *, if_match: IfMatch = None
+    actor: Acting, source_id: FromPath[UUID], data: SourceChangeBody, *, if_match: IfMatch = None
 ) -> Response[SourceView]:
     seen = await queries.get_source(actor.organization_id, source_id)
     require_match(if_match, seen.updated_at)
@@ -98,7 +103,7 @@ async def set_source_status(
     opt=WRITE,
     responses=problems(404, 422),
 )
-async def add_secret(actor: Acting, source_id: FromPath[UUID], data: JSONBody[SecretInput]) -> Response[NewSource]:
+async def add_secret(actor: Acting, source_id: FromPath[UUID], data: SecretInputBody) -> Response[NewSource]:
     view, secret = await service.add_secret(actor, source_id, data)
     return created(_with_secret(view, secret), f"sources/{view.id}", version=view.updated_at)
 

@@ -31,7 +31,7 @@ def answer_exception(request: Request[Any, Any, Any], exception: Exception) -> R
     if isinstance(error, InternalError):
         log.error("request.failed", path=request.scope["path"], exc_info=exception)
     response = (
-        problem_response(error, correlation)
+        problem_response(error, correlation, instance=request.scope["path"])
         if request.scope["path"].startswith(FOR_PROGRAMS)
         else render_error(request, error, correlation)
     )

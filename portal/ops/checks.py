@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from enum import StrEnum
@@ -51,6 +52,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 Look = Callable[[], Awaitable[list[Check]]]
 _kept: dict[tuple[str, UUID | None], tuple[float, list[Check]]] = {}
+_looking: defaultdict[tuple[str, UUID | None], asyncio.Lock] = defaultdict(asyncio.Lock)
 
 
 async def check_readiness() -> list[Check]:
@@ -184,15 +186,19 @@ async def _gather(looks: dict[str, Look], organization_id: UUID | None) -> list[
 
 async def _look(name: str, look: Look, organization_id: UUID | None) -> list[Check]:
     key = (name, organization_id)
-    if key in _kept and time.monotonic() - _kept[key][0] < KEPT_SECONDS:
+    async with _looking[key]:  # many who ask at once wait for one answer
+        if key not in _kept or time.monotonic() - _kept[key][0] >= KEPT_SECONDS:
+            checks = await _look_now(name, look)
+            _kept[key] = (time.monotonic(), checks)
         return _kept[key][1]
+
+
+async def _look_now(name: str, look: Look) -> list[Check]:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            checks = await look()
+            return await look()
     except TimeoutError:
-        checks = [Check(name=name, state=State.FAILED, message=f"No answer within {CHECK_SECONDS:g} seconds.")]
+        return [Check(name=name, state=State.FAILED, message=f"No answer within {CHECK_SECONDS:g} seconds.")]
     except Exception as error:
         log.warning("health.check_failed", check=name, error=type(error).__name__)
-        checks = [Check(name=name, state=State.FAILED, message="Does not answer.")]
-    _kept[key] = (time.monotonic(), checks)
-    return checks
+        return [Check(name=name, state=State.FAILED, message="Does not answer.")]

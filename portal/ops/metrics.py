@@ -21,9 +21,11 @@ REQUEST_SECONDS = Histogram(
     buckets=BUCKETS,
 )
 SIGNALS = Gauge(
-    "portal_signals_by_status", "Signals that wait (received) and, by outcome, those of the last hour", ["status"]
+    "portal_signals_by_status",
+    "Signals that wait (received) and, by outcome, those of the last five minutes",
+    ["status"],
 )
-STAGE_SECONDS = Gauge("portal_stage_seconds", "Time in each stage over the last hour", ["stage", "quantile"])
+STAGE_SECONDS = Gauge("portal_stage_seconds", "Time in each stage over the last five minutes", ["stage", "quantile"])
 QUEUE_JOBS = Gauge("portal_queue_jobs", "Jobs in the queue by state", ["state"])
 QUEUE_WORKERS = Gauge("portal_queue_workers", "Workers that report to the queue")
 

@@ -11,7 +11,8 @@ from portal import clock
 from portal.chain.rpc import NodeUnavailable, get_node
 from portal.db.engine import run_sql
 
-RECENT = timedelta(hours=1)
+RECENT = timedelta(minutes=5)
+"""Short, so that a scrape under load counts what fits into a moment."""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +73,7 @@ async def read_balances(organization_id: UUID) -> list[Balance]:
 
 
 async def read_signals() -> list[dict[str, Any]]:
-    """Signals of the last hour by outcome, and all that wait."""
+    """Signals of the last five minutes by outcome, and all that wait."""
     return await run_sql(
         """SELECT status, count(*) AS count FROM signal WHERE id >= {} AND status <> 'received' GROUP BY status
            UNION ALL SELECT 'received', count(*) FROM signal WHERE status = 'received'""",
@@ -81,7 +82,7 @@ async def read_signals() -> list[dict[str, Any]]:
 
 
 async def read_stages() -> list[dict[str, Any]]:
-    """How long each stage took for what went through it in the last hour: median and 95th percentile in seconds."""
+    """How long each stage took for what went through it of late: median and 95th percentile in seconds."""
     stages = {
         "received_to_assessed": ("signal", "received_at", "assessed_at"),
         "proposed_to_decided": ("action", "proposed_at", "decided_at"),

@@ -159,7 +159,15 @@ async def test_an_odd_filter_finds_nothing_and_breaks_nothing(http: httpx.AsyncC
 
 async def test_what_is_not_there_says_so(http: httpx.AsyncClient, cast: Cast) -> None:
     key = await key_of(cast.alice)
-    for path in (f"{PATH}/{new_id()}", f"{PATH}/not-an-id", f"{PATH}/%00", "/api/v1/nowhere", "/api/v1", "/api/v2/x"):
+    for path in (
+        f"{PATH}/{new_id()}",
+        f"{PATH}/not-an-id",
+        f"{PATH}/%00",
+        "/api/v1/nowhere",
+        "/api/v1",
+        "/api/v2",
+        "/api/v2/x",
+    ):
         answer = await http.get(path, headers=key)
         assert answer.status_code in (404, 400), path
         assert answer.headers["content-type"].startswith("application/problem+json")

@@ -1,0 +1,260 @@
+"""Health and metrics: true, quick, and detailed only for whoever may see them."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+import time_machine
+from saq import Queue, Worker
+
+from portal import clock
+from portal.chain.rpc import close_nodes
+from portal.chain.tables import Chain
+from portal.db.engine import run_sql
+from portal.jobs.queue import make_queue, open_doorbell, ring
+from portal.jobs.registry import saq_functions
+from portal.ops import checks
+from portal.settings import Settings, get_settings
+from tests.actions import make_stage, settings_chain
+from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database
+from tests.people import Cast
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    checks._kept.clear()
+
+
+async def add_chain(*, head_seconds_ago: float | None) -> None:
+    seen = None if head_seconds_ago is None else clock.now() - timedelta(seconds=head_seconds_ago)
+    await Chain.insert(
+        Chain(
+            id=31337,
+            name="Local",
+            currency="ETH",
+            confirmations=2,
+            is_local=True,
+            genesis_hash="0x00",
+            head_number=7 if seen else None,
+            head_hash="0x07" if seen else None,
+            head_at=seen,
+        )
+    )
+
+
+def named(health: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in health["checks"]}
+
+
+async def test_it_is_alive_and_ready(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/health/live")).json() == {"state": "ok"}
+    ready = await http.get("/health/ready")
+    assert (ready.status_code, ready.json()["state"], ready.json()["checks"]) == (200, "ok", None)
+
+
+async def test_without_its_database_it_is_alive_and_not_ready(http: httpx.AsyncClient) -> None:
+    async with wired_database() as wire:
+        wire.cut()
+        started = time.monotonic()
+        assert (await http.get("/health/live")).status_code == 200
+        for path in ("/health/ready", "/health"):
+            answer = await http.get(path)
+            assert (answer.status_code, answer.json()["state"]) == (503, "failed")
+        assert time.monotonic() - started < 2 * checks.CHECK_SECONDS + 1
+
+
+async def test_it_is_not_ready_before_the_migrations_ran(http: httpx.AsyncClient) -> None:
+    newest = await run_sql("DELETE FROM migration WHERE id = (SELECT max(id) FROM migration) RETURNING name, app_name")
+    try:
+        assert (await http.get("/health/ready")).status_code == 503
+    finally:
+        await run_sql(
+            "INSERT INTO migration (name, app_name, ran_on) VALUES ({}, {}, now())",
+            newest[0]["name"],
+            newest[0]["app_name"],
+        )
+    checks._kept.clear()
+    assert (await http.get("/health/ready")).status_code == 200
+
+
+async def test_details_are_for_members_and_keys_that_may_see_them(http: httpx.AsyncClient, cast: Cast) -> None:
+    await add_chain(head_seconds_ago=3)
+    assert (await http.get("/health")).json()["checks"] is None
+    assert (await http.get("/health", headers=await key_of(cast.alice, "signals:read"))).json()["checks"] is None
+    for headers in (await key_of(cast.alice, "health:read"), await session_of(cast.carol)):
+        health = (await http.get("/health", headers=headers)).json()
+        assert {"database", "migrations", "queue", "chain 31337"} <= named(health).keys()
+    problem(await http.get("/health", headers={"Authorization": "Bearer sp_wrong"}), 401, "not_signed_in")
+
+
+@pytest.mark.parametrize(
+    ("head_seconds_ago", "state"), [(None, "degraded"), (3, "ok"), (checks.HEAD_OVERDUE_SECONDS + 10, "failed")]
+)
+async def test_a_chain_is_as_well_as_its_head_is_new(
+    http: httpx.AsyncClient, cast: Cast, head_seconds_ago: float | None, state: str
+) -> None:
+    await add_chain(head_seconds_ago=head_seconds_ago)
+    answer = await http.get("/health", headers=await key_of(cast.alice))
+    chain = named(answer.json())["chain 31337"]
+    assert chain["state"] == state
+    assert chain["values"]["chain_id"] == 31337
+    assert answer.status_code == (503 if state == "failed" else 200)
+
+
+async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    source = await make_source(http, key, name="Shop")
+    await deliver(http, source, {"n": 1})
+    async with settings_chain() as node:
+        stage = await make_stage(cast, node)
+        health = named((await http.get("/health", headers=key)).json())
+        assert health["source Shop"]["values"]["last_signal_at"] is not None
+        funded = health["signer Treasury"]
+        assert funded["state"] == "ok"
+        assert funded["values"]["balance_wei"] == str(
+            int(node.rpc("eth_getBalance", stage.signer_address, "latest"), 16)
+        )
+        node.fund(stage.signer_address, 0)
+        checks._kept.clear()
+        empty = named((await http.get("/health", headers=key)).json())["signer Treasury"]
+        assert (empty["state"], empty["values"]["balance_wei"]) == ("failed", "0")
+    checks._kept.clear()
+    unknown = named((await http.get("/health", headers=key)).json())["signer Treasury"]
+    assert (unknown["state"], unknown["values"]["balance_wei"]) == ("degraded", None)
+    await close_nodes()
+    others = named((await http.get("/health", headers=await key_of(cast.dave))).json())
+    assert not [name for name in others if name.startswith(("source", "signer"))]
+
+
+async def test_an_answer_is_kept_briefly(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    first = (await http.get("/health", headers=key)).json()
+    await add_chain(head_seconds_ago=3)
+    assert named((await http.get("/health", headers=key)).json()).keys() == named(first).keys()
+    with time_machine.travel(clock.now() + timedelta(seconds=1)):
+        checks._kept.clear()
+        assert "Block 7" in named((await http.get("/health", headers=key)).json())["chain 31337"]["message"]
+
+
+@asynccontextmanager
+async def from_host(http: httpx.AsyncClient, host: str) -> AsyncIterator[httpx.AsyncClient]:
+    app = http._transport.app  # type: ignore[attr-defined]
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False, client=(host, 1234))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as client:
+        yield client
+
+
+async def test_metrics_tell_what_happened(http: httpx.AsyncClient, cast: Cast) -> None:
+    source = await make_source(http, await key_of(cast.alice))
+    await deliver(http, source, {"n": 1})
+    await http.get("/api/v1/sources/nothing-here")
+    text = (await http.get("/metrics")).text
+    intake = 'route="/api/v1/sources/{source_id}/signals",status="202"'
+    assert f'portal_http_request_seconds_count{{method="POST",{intake}}}' in text
+    assert 'portal_signals_by_status{status="received"} 1.0' in text
+    for name in (
+        "portal_signals_total",
+        "portal_transactions",
+        "portal_database_query_seconds_bucket",
+        "portal_database_pool_connections",
+        "portal_errors_total",
+        "portal_queue_workers",
+    ):
+        assert f"\n{name}" in text, name
+    assert source["id"] not in text
+
+
+async def test_metrics_are_for_this_machine(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/metrics")).status_code == 200
+    for name in ("X-Forwarded-For", "Forwarded"):
+        problem(await http.get("/metrics", headers={name: "for=127.0.0.1"}), 403, "forbidden")
+    for host in ("10.0.0.7", "2001:db8::1", "not an address"):
+        async with from_host(http, host) as client:
+            problem(await client.get("/metrics"), 403, "forbidden")
+
+
+async def test_with_a_token_set_only_its_bearer_reads_metrics(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_token = Settings(**{**get_settings().model_dump(), "metrics_token": "scraper's own"})
+    monkeypatch.setattr("portal.ops.router.get_settings", lambda: with_token)
+    async with from_host(http, "10.0.0.7") as client:
+        problem(await client.get("/metrics"), 401, "not_signed_in")
+        problem(await client.get("/metrics", headers={"Authorization": "Bearer wrong"}), 401, "not_signed_in")
+        right = await client.get("/metrics", headers={"Authorization": "Bearer scraper's own"})
+    assert right.status_code == 200
+    problem(await http.get("/metrics"), 401, "not_signed_in")
+
+
+async def test_metrics_are_given_even_when_the_rows_cannot_be_read(http: httpx.AsyncClient) -> None:
+    async with wired_database() as wire:
+        wire.cut()
+        answer = await http.get("/metrics")
+    assert answer.status_code == 200
+    assert "portal_http_request_seconds" in answer.text
+
+
+@asynccontextmanager
+async def doorbell() -> AsyncIterator[Queue]:
+    """The queue of a web process, on the test's own database."""
+    queue = make_queue()
+    await queue.connect()
+    async with open_doorbell(queue):
+        yield queue
+    await queue.disconnect()
+
+
+async def test_the_queue_is_as_well_as_its_workers(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    async with doorbell() as queue:
+        alone = named((await http.get("/health", headers=key)).json())["queue"]
+        assert (alone["state"], alone["values"]["workers"]) == ("degraded", 0)
+        worker = Worker(queue, functions=saq_functions(), concurrency=1)
+        await worker.worker_info(ttl=30)
+        checks._kept.clear()
+        staffed = named((await http.get("/health", headers=key)).json())["queue"]
+        assert (staffed["state"], staffed["values"]["workers"]) == ("ok", 1)
+        ring("assess_signals")
+        source = await make_source(http, key)
+        await deliver(http, source, {"n": 1})
+        text = (await http.get("/metrics")).text
+    assert "portal_queue_workers 1.0" in text
+    assert 'portal_doorbell_rings_total{job="assess_signals"' in text
+
+
+async def test_the_time_in_each_stage_is_told(http: httpx.AsyncClient, cast: Cast) -> None:
+    source = await make_source(http, await key_of(cast.alice))
+    await deliver(http, source, {"n": 1})
+    await run_sql("UPDATE signal SET status = 'ignored', assessed_at = received_at + interval '250 milliseconds'")
+    text = (await http.get("/metrics")).text
+    assert 'portal_stage_seconds{quantile="0.5",stage="received_to_assessed"} 0.25' in text
+    assert 'portal_signals_by_status{status="ignored"} 1.0' in text
+    assert 'portal_signals_by_status{status="received"} 0.0' in text
+
+
+async def test_many_who_ask_at_once_cause_one_look(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    async def look() -> list[checks.Check]:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.05)
+        return []
+
+    monkeypatch.setattr(checks, "check_chains", look)
+    answers = await asyncio.gather(*(http.get("/health") for _ in range(20)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert looks == 1
+
+
+async def test_a_check_that_hangs_fails_in_time(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(checks, "check_chains", lambda: asyncio.sleep(60))
+    started = time.monotonic()
+    assert (await http.get("/health")).json()["state"] == "failed"
+    assert time.monotonic() - started < 2
