@@ -1,0 +1,129 @@
+"""Every page a person can open: axe finds nothing, the console is quiet, nothing runs off a phone's edge.
+
+The run leaves a picture of each page under `var/pictures`, and the one that the README shows.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page
+
+from tests.browser.stack import ROOT, Stack
+from tests.browser.test_whole_way import Member
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+
+AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+PICTURES = ROOT / "var" / "pictures"
+README_PICTURE = ROOT / "docs" / "action.png"
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "has_touch": True},
+}
+
+
+@pytest_asyncio.fixture(scope="session")
+async def member(stack: Stack, browser: Browser) -> dict[str, Any]:
+    """The cookies of a signed-in owner: one sign-in for all looks, since a code works once."""
+    page = await Member(stack, 0).sign_in(browser)
+    state = await page.context.storage_state()
+    await page.context.close()
+    return dict(state)
+
+
+def pages_of_a_member(stack: Stack) -> dict[str, str]:
+    """Every page there is, by a name for its picture, with the ids of the quickstart's example."""
+    desk = f"/orgs/{stack.example['organization']['slug']}"
+    action = stack.api("actions?status=proposed")["items"] or stack.api("actions")["items"]
+    ids = {
+        "signals": stack.example["signal_id"],
+        "actions": action[0]["id"],
+        "sources": stack.example["source"]["id"],
+        "rules": stack.example["rule"]["id"],
+        "contracts": stack.example["contract"]["id"],
+        "end-users": stack.api("end-users")["items"][0]["id"],
+        "transactions": stack.api("transactions")["items"][0]["id"],
+    }
+    lists = ["signals", "actions", "transactions", "sources", "rules", "policies", "contracts", "signers"]
+    lists += ["people", "end-users", "api-keys", "audit", "health", "inbox"]
+    pages = {
+        "overview": desk,
+        "account": "/account",
+        "second-factor": "/account/second-factor",
+        "api-docs": "/api/docs",
+    }
+    pages |= {name: f"{desk}/{name}" for name in lists}
+    pages |= {f"{name}-detail": f"{desk}/{name}/{id}" for name, id in ids.items()}
+    pages |= {f"{name}-new": f"{desk}/{name}/new" for name in ("sources", "rules")}
+    return pages
+
+
+class Visit:
+    """One page as one look shows it, with everything the browser complained about."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+
+    async def check(self, path: str, picture: Path) -> list[str]:
+        """What is wrong with the page at `path`, as sentences."""
+        self.complaints.clear()
+        answer = await self.page.goto(path)
+        assert answer is not None
+        problems = [] if answer.status == 200 else [f"answers {answer.status}"]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        await self.page.screenshot(path=picture, full_page=True)
+        found = await self.page.evaluate(
+            f"async () => {{ {AXE}; return await axe.run(document, {{runOnly: {RULES}}}) }}"
+        )
+        problems += [
+            f"axe {violation['id']}: {node['html'][:160]}"
+            for violation in found["violations"]
+            for node in violation["nodes"]
+        ]
+        too_wide = await self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        problems += [f"runs {too_wide} px off the edge"] if too_wide > 0 else []
+        if not await self.page.title() or not await self.page.locator("h1").count():
+            problems.append("has no title or no heading")
+        return [f"{path}: {problem}" for problem in problems + self.complaints]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_every_page_of_a_member(stack: Stack, browser: Browser, member: dict[str, Any], look: str) -> None:
+    context = await browser.new_context(base_url=stack.base_url, storage_state=member, bypass_csp=False, **LOOKS[look])
+    visit = Visit(await context.new_page())
+    problems: list[str] = []
+    for name, path in pages_of_a_member(stack).items():
+        problems += await visit.check(path, PICTURES / look / f"{name}.png")
+    await context.close()
+    assert problems == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_every_page_of_a_stranger(stack: Stack, browser: Browser, look: str) -> None:
+    context = await browser.new_context(base_url=stack.base_url, **LOOKS[look])
+    visit = Visit(await context.new_page())
+    problems = await visit.check("/login", PICTURES / look / "login.png")
+    problems += await visit.check("/setup", PICTURES / look / "setup.png")
+    await context.close()
+    assert problems == []
+
+
+async def test_a_page_that_is_not_there_says_so_kindly(stack: Stack, browser: Browser, member: dict[str, Any]) -> None:
+    context = await browser.new_context(base_url=stack.base_url, storage_state=member)
+    page = await context.new_page()
+    answer = await page.goto(
+        f"/orgs/{stack.example['organization']['slug']}/actions/00000000-0000-0000-0000-000000000000"
+    )
+    assert answer is not None
+    assert answer.status == 404
+    assert re.search(r"[0-9a-f]{32}", await page.inner_text("body")), "the correlation id helps whoever is asked"
+    await page.screenshot(path=PICTURES / "light" / "not-found.png")
+    await context.close()
