@@ -21,7 +21,8 @@ SELECT = """
     SELECT a.*, c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
            chain.name AS chain_name, s.id AS signer_id, s.address AS signer_address,
            v.number AS policy_number, v.approvals_required, p.id AS policy_id, p.name AS policy_name,
-           rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email
+           rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email,
+           source.name AS source_name, signal.type AS signal_type
     FROM action a
     JOIN contract c ON c.id = a.contract
     JOIN chain ON chain.id = a.chain
@@ -30,6 +31,8 @@ SELECT = """
     JOIN policy p ON p.id = v.policy
     LEFT JOIN rule_version rv ON rv.id = a.rule_version
     LEFT JOIN end_user e ON e.id = a.end_user
+    LEFT JOIN signal ON signal.id = a.signal
+    LEFT JOIN source ON source.id = signal.source
     LEFT JOIN member m ON m.id = a.proposed_by
     LEFT JOIN person proposer ON proposer.id = m.person
 """
@@ -268,6 +271,7 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
             version_id=row["policy_version"],
             version=row["policy_number"],
         ),
+        because=f"{row['source_name']} reported {row['signal_type']}" if row["signal"] else None,
         proposed_by=row["proposer_email"],
         proposed_by_member_id=row["proposed_by"],
         rule_id=row["rule"],

@@ -164,6 +164,8 @@ class ActionView(msgspec.Struct, frozen=True, kw_only=True):
     """Of those, the approvals that count."""
     approvals_required: int
     policy: PolicyOfAction
+    because: str | None
+    """`GitHub reported sponsorship`; None where no signal stands behind it."""
     proposed_by: str | None
     """E-mail of the member; None where a rule or an API key proposed it."""
     proposed_by_member_id: UUID | None
