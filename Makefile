@@ -17,7 +17,7 @@ up: install
 	@exec $(BIN)/portal up --quickstart
 
 test: install $(VENV)/.tests $(VENV)/.chromium
-	$(BIN)/pytest -n auto --maxprocesses 4 --cov --cov-report=term:skip-covered $(PYTEST_FLAGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_FLAGS)
 
 lint: install $(VENV)/.tests
 	$(BIN)/ruff check .

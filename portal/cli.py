@@ -106,7 +106,7 @@ def seed() -> None:
     from portal.chain.service import register_chains
 
     _require_database()
-    asyncio.run(_with_pool(register_chains()))
+    asyncio.run(_with_nodes(register_chains()))
 
 
 @main.command()
@@ -120,7 +120,7 @@ def quickstart(as_json: bool, approvals: int, organization: str) -> None:
     from portal.local.quickstart import make_example
 
     _require_database()
-    example = asyncio.run(_with_pool(make_example(organization, approvals)))
+    example = asyncio.run(_with_nodes(make_example(organization, approvals)))
     show_example(example, as_json=as_json)
 
 
@@ -202,17 +202,22 @@ def _adopt_running_portal() -> None:
 
 
 async def _with_pool(work: Coroutine[Any, Any, T]) -> T:
-    from portal.chain.rpc import close_nodes
     from portal.db.engine import open_pool
 
     async def pooled() -> T:
         async with open_pool():
-            try:
-                return await work
-            finally:
-                await close_nodes()
+            return await work
 
     return await _reachable(pooled())
+
+
+async def _with_nodes(work: Coroutine[Any, Any, T]) -> T:
+    from portal.chain.rpc import close_nodes
+
+    try:
+        return await _with_pool(work)
+    finally:
+        await close_nodes()
 
 
 async def _reachable(work: Coroutine[Any, Any, T]) -> T:

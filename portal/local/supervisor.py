@@ -98,7 +98,8 @@ class Supervisor:
         self._start("worker", lambda: self._portal_part("worker", common | worker_only))
         await self._until("The portal", self._is_healthy)
         self.healthy = True
-        await self._show(time.monotonic() - started, quickstart)
+        seconds = time.monotonic() - started
+        await self._show(seconds, link=None if quickstart else await find_setup_link(self.settings))
         if quickstart:
             await self._quickstart(common)
         await asyncio.Event().wait()
@@ -209,7 +210,7 @@ class Supervisor:
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.settings.host, self.settings.host)  # noqa: S104 - compared
         return await asyncio.to_thread(answers, f"http://{host}:{self.settings.port}/health/ready")
 
-    async def _show(self, seconds: float, quickstart: bool) -> None:
+    async def _show(self, seconds: float, *, link: str | None) -> None:
         table = Table(box=box.ROUNDED, title="Signal Portal", title_justify="left", title_style="bold")
         for column in ("Part", "State", "Where"):
             table.add_column(column)
@@ -223,9 +224,9 @@ class Supervisor:
             child = self.children.get(name)
             table.add_row(name, f"[green]✓[/] process {child.pid}" if child else "[green]✓[/] by setting", where[name])
         self.console.print(table)
-        self.console.print(f"Healthy after {seconds:.1f} s. Open {self.settings.public_url} — Ctrl-C stops everything.")
-        if not quickstart and (link := await find_setup_link(self.settings)):
+        if link:
             self.console.print(f"There is no organisation yet. Make the first one at {link}", soft_wrap=True)
+        self.console.print(f"Healthy after {seconds:.1f} s. Open {self.settings.public_url} — Ctrl-C stops everything.")
 
     async def _quickstart(self, environment: dict[str, str]) -> None:
         """Run `portal quickstart` in this terminal; the portal runs on if it fails."""
