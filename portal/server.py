@@ -1,5 +1,6 @@
 """The web process: uvicorn around the application, on a socket that is ours or was handed to us."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,6 +16,8 @@ from portal.errors import SettingInvalid
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line and headers. The application refuses less than this politely; here it is about our memory."""
 LINGER_SECONDS = 1.0
+HEAD_SECONDS = 15.0
+"""How long a connection may take to bring a whole head: uvicorn itself would wait for ever, for any number of them."""
 GRACE_SECONDS = 10
 LISTENER_VARIABLE = "PORTAL_LISTENER"
 """Names the open file of a socket that `portal up` listens on, so that callers wait while this process restarts."""
@@ -25,12 +28,21 @@ class PortTaken(SettingInvalid):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """HTTP/1.1 that stops collecting a head that grows beyond `MAX_HEAD_BYTES`, and answers 431."""
+    """HTTP/1.1 that bounds a request's head: beyond `MAX_HEAD_BYTES` it answers 431, after `HEAD_SECONDS` it closes."""
 
     _head_bytes = 0
     _in_head = False
     _began = False
     _refused = False
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timer()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -42,6 +54,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse()
+        if self._in_head or self.cycle is None or self.cycle.response_complete:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -49,7 +63,17 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._cancel_head_timer()
         super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        if self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
 
     def _refuse(self) -> None:
         self._refused = True

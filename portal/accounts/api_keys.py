@@ -47,7 +47,7 @@ async def create_api_key(
     granted = _check_scopes(actor, scopes)
     if not 1 <= len(name.strip()) <= MAX_NAME or not name.isprintable():
         raise InputInvalid.at("/name", f"Give the key a name of 1 to {MAX_NAME} characters, such as its user.")
-    if expires_at is not None and expires_at <= clock.now():
+    if expires_at is not None and clock.in_utc(expires_at, path="/expires_at") <= clock.now():
         raise InputInvalid.at("/expires_at", "The key would have expired already.")
     prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
     id, body = new_id(), f"sp_{prefix}_{secret}"

@@ -51,9 +51,10 @@ def _id_of(address: str) -> UUID:
 
 def _check_framing(request: Request[Any, Any, Any]) -> None:
     """Refuse what could be read as another body than the one that was signed (RFC 9112, section 6.3)."""
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise MediaTypeUnsupported(f"The body is encoded as {encoding[:40]}; send it as it was signed, uncompressed.")
+    for header, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
+        coding = ",".join(request.headers.getall(header, [])).strip().lower()
+        if coding not in ("", plain):
+            raise MediaTypeUnsupported(f"The body is encoded as {coding[:40]}; send it as it was signed, uncompressed.")
     if "transfer-encoding" in request.headers and "content-length" in request.headers:
         raise InputInvalid("The request has both Content-Length and Transfer-Encoding; send one of them.")
 

@@ -29,6 +29,8 @@ UNREACHABLE = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.DiskFullError,
+    # A query on a connection to which a stopping server has said its last word, before the end is noticed.
+    asyncpg.InternalClientError,
     ConnectionError,
     TimeoutError,
 )

@@ -6,6 +6,7 @@ two ways (a key twice, NaN, half a surrogate pair) is not read at all.
 
 import json
 import re
+from collections import Counter
 from decimal import Decimal
 from typing import Any
 
@@ -49,8 +50,7 @@ def _why_not_json(body: bytes, error: json.JSONDecodeError) -> str:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise PayloadUnreadable(f"The body has the field {twice[:100]!r} twice in one object.")
     return made
 

@@ -217,8 +217,8 @@ def _conditions(organization_id: UUID, filter: SignalFilter) -> tuple[str, list[
         "g.correlation_id = {}": filter.correlation_id,
         # Bytes in bytes: no body, whatever it holds, can make the search fail.
         "position({}::bytea IN g.body) > 0": filter.text.encode() if filter.text else None,
-        "g.received_at >= {}": filter.since,
-        "g.received_at < {}": filter.until,
+        "g.received_at >= {}": clock.in_utc(filter.since, path="/since") if filter.since else None,
+        "g.received_at < {}": clock.in_utc(filter.until, path="/until") if filter.until else None,
     }
     for value in given.values():
         if isinstance(value, str) and "\0" in value:

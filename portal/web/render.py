@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import MediaType, Request, Response
@@ -177,10 +177,10 @@ def render_error(request: AnyRequest, error: PortalError, correlation_id: str) -
 
 def local_path(value: str | None, fallback: str) -> str:
     """`value` if it is a path on this site, else `fallback`: no redirect leads elsewhere."""
-    if not value or not value.startswith("/") or "\\" in value or any(ord(letter) < 32 for letter in value):
+    # What a browser reads as a host (`//host`, `/\host`, either with control characters between) is no path.
+    if not value or not value.startswith("/") or value.startswith("//") or "\\" in value:
         return fallback
-    parts = urlsplit(value)
-    return fallback if parts.netloc or parts.scheme or value.startswith("//") else value
+    return fallback if any(ord(letter) < 32 for letter in value) else value
 
 
 def _csrf_token(request: AnyRequest) -> str:
