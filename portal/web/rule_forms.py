@@ -6,7 +6,6 @@ The contract and its function are one choice, `call`; each argument is a field `
 from typing import Any
 from uuid import UUID
 
-from portal.actions import queries as actions
 from portal.chain import queries as chain
 from portal.chain.schemas import ContractView, FunctionView
 from portal.errors import FieldError, InputInvalid, NotFound, PortalError
@@ -14,6 +13,7 @@ from portal.rules.schemas import RuleChange, RuleDraft, RuleInput, RuleView, Tri
 from portal.rules.service import try_rule
 from portal.signals import queries as signals
 from portal.signals.schemas import SignalFilter, SignalView
+from portal.web.choices import policy_choices
 from portal.web.desk import Desk
 from portal.web.trees import tree_of
 
@@ -77,7 +77,7 @@ async def editor_of(desk: Desk, values: dict[str, str], rule: RuleView | None) -
         "sources": sources,
         "calls": [(key, f"{each.name}: {called.label}") for key, (each, called) in calls.items()],
         "inputs": function.inputs if function else [],
-        "policies": [(each.id, each.name) for each in (await actions.list_policies(organization, limit=200)).items],
+        "policies": await policy_choices(organization),
         "signals": recent if signal is None or signal.id in [each.id for each in recent] else [signal, *recent],
         "signal": signal,
         "tree": tree_of(signal.payload) if signal is not None and signal.payload is not None else None,

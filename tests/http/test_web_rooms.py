@@ -218,6 +218,8 @@ async def test_new_signals_are_announced_not_inserted(reader: Reader, cast: Cast
     await sender.deliver({"n": 2}, event="star")
     await sender.deliver({"n": 2}, event="other")
     assert "1 new signal" in text_of(await reader.get(ask))
+    for after in ("", "x", "2026-01-01T00:00:00", "0001-01-01T00:00:00%2B14:00", "9999-12-31T23:59:59.999999Z"):
+        assert (await reader.get(f"{HOME}/signals/new?after={after}")).status_code == 400, after
 
 
 async def test_a_signal_shows_its_proof_and_what_came_of_it(reader: Reader, written: RuleStage) -> None:
@@ -524,7 +526,10 @@ async def test_a_contract_is_deployed_by_an_action(reader: Reader, stage: Stage)
         "signer_id": str(stage.signer_id),
         "policy_id": str(stage.policy_id),
     }
-    assert "Treasury" in (await reader.get(f"{HOME}/contracts/deploy")).text
+    await stage.policy(0)
+    begun = await reader.get(f"{HOME}/contracts/deploy")
+    assert "Treasury" in begun.text
+    assert '<option value="" selected>Choose a policy</option>' in begun.text, "no policy is chosen by accident"
     wrong = await reader.post(f"{HOME}/contracts/deploy", **form)
     assert wrong.status_code == 400
     assert 'id="error-symbol"' in wrong.text

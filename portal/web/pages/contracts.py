@@ -14,6 +14,7 @@ from portal.actions.schemas import ContractInput, DeploymentInput
 from portal.chain import queries as chain
 from portal.errors import FieldError, InputInvalid, PortalError
 from portal.web.asking import AtDesk
+from portal.web.choices import policy_choices
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
 from portal.web.render import AnyRequest, see_other
@@ -175,7 +176,7 @@ async def _form_page(
         templates=TEMPLATES,
         chains=[(each.id, each.name) for each in await chain.list_chains()],
         signers=[(each.id, each.name) for each in signers if each.status == "active"],
-        policies=[(each.id, each.name) for each in (await actions.list_policies(organization, limit=200)).items],
+        policies=await policy_choices(organization),
         values={"template": "points"} | empty | values,
         error=error,
     )
