@@ -18,7 +18,7 @@ from portal.logging import get_logger
 from portal.settings import get_settings
 
 log = get_logger(__name__)
-BATCH = 100  # calls in one request; hosted nodes commonly refuse more
+BATCH = 100  # reads in one request; hosted nodes commonly refuse more
 LEAST_TIP_WEI = 1
 
 T = TypeVar("T")
@@ -187,23 +187,15 @@ class Node:
         return None
 
     async def send(self, raw: bytes) -> SendAnswer:
-        """Send signed bytes and say what the node answered. Never raises for what a node says, or if none answers."""
-        return (await self.send_many([raw]))[0]
+        """Send signed bytes to one node and say what it answered. Never raises for what it says, or if it is silent.
 
-    async def send_many(self, raws: Sequence[bytes]) -> list[SendAnswer]:
-        """`send` for several transactions in as few requests as possible, in their order."""
-        answers: list[SendAnswer] = []
-        for start in range(0, len(raws), BATCH):
-            part = raws[start : start + BATCH]
-            try:
-                said = await self._ask([("eth_sendRawTransaction", ["0x" + raw.hex()]) for raw in part])
-            except NodeUnavailable as error:
-                answers += [SendAnswer(SendKind.UNAVAILABLE, error.detail)] * len(part)
-            else:
-                answers += [self._send_answer(raw, answer) for raw, answer in zip(part, said, strict=True)]
-        return answers
-
-    def _send_answer(self, raw: bytes, answer: dict[str, Any]) -> SendAnswer:
+        After a silence no other node is asked: the silent one may have the bytes, which the caller must know before it
+        acts on what another says. The next send goes to the next node.
+        """
+        try:
+            answer = (await self._ask([("eth_sendRawTransaction", ["0x" + raw.hex()])], at_most=1))[0]
+        except NodeUnavailable as error:
+            return SendAnswer(SendKind.UNAVAILABLE, error.detail)
         if "error" in answer:
             return answer_of(answer["error"])
         hash = "0x" + keccak(raw).hex()
@@ -217,10 +209,11 @@ class Node:
         for endpoint in self._endpoints:
             await endpoint.close()
 
-    async def _ask(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    async def _ask(self, asked: Sequence[Asked], *, at_most: int | None = None) -> list[dict[str, Any]]:
+        """The answers of the first node that gives any, of all or of `at_most` nodes."""
         now = time.monotonic()
         failures: list[str] = []
-        for endpoint in sorted(self._endpoints, key=lambda each: each.rests_until > now):
+        for endpoint in sorted(self._endpoints, key=lambda each: each.rests_until > now)[:at_most]:
             try:
                 return await endpoint.ask(asked)
             except EndpointFailed as failure:

@@ -83,7 +83,8 @@ async def test_what_anvil_answers_to_sends_that_cannot_be(node: Node) -> None:
         SendKind.FUNDS: signed(nonce, value=10**30),
         SendKind.UNDERPRICED: signed(nonce, maxFeePerGas=1, maxPriorityFeePerGas=1),
     }
-    answers = await node.send_many([*kinds.values(), signed(nonce, chainId=5), b"\x02nonsense"])
+    raws = [*kinds.values(), signed(nonce, chainId=5), b"\x02nonsense"]
+    answers = [await node.send(raw) for raw in raws]
     assert [answer.kind for answer in answers] == [*kinds, SendKind.FATAL, SendKind.FATAL]
     assert all(answer.message for answer in answers)
 
@@ -95,10 +96,10 @@ async def test_a_replacement_that_pays_too_little(node: Node, chain: Anvil) -> N
     chain.mine()
 
 
-async def test_many_sends_and_receipts_go_in_batches(node: Node, chain: Anvil) -> None:
+async def test_many_receipts_are_read_in_batches(node: Node, chain: Anvil) -> None:
     nonce = await node.transaction_count(SENDER)
     raws = [signed(nonce + place) for place in range(250)]
-    answers = await node.send_many(raws)
+    answers = [await node.send(raw) for raw in raws]
     assert [answer.kind for answer in answers] == [SendKind.ACCEPTED] * 250
     chain.mine(2)
     hashes = ["0x" + keccak(raw).hex() for raw in raws]
@@ -314,6 +315,14 @@ async def test_a_node_of_another_chain_is_passed_over_and_never_sent_to(chain: A
         await node.close()
     chain.mine()
     assert set(methods) == {"eth_chainId"}
+
+
+async def test_silence_after_a_send_is_not_covered_up_by_what_the_next_node_says() -> None:
+    refusal = results(eth_sendRawTransaction=Exception({"code": -32000, "message": "intrinsic gas too low"}))
+    silent = answering(results(), status=502, only="eth_sendRawTransaction")
+    async with silent as first, answering(refusal) as second, node_of(first, second) as node:
+        assert (await node.send(b"\x02")).kind is SendKind.UNAVAILABLE, "the first node may have the bytes"
+        assert (await node.send(b"\x02")).kind is SendKind.FATAL
 
 
 async def test_json_rpc_error_inside_http_400_is_read() -> None:
