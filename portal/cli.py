@@ -4,7 +4,8 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,7 +61,9 @@ def up(quickstart: bool) -> None:
     """Run everything in this terminal: database, chain, web and worker. Ctrl-C stops it."""
     from portal.local.supervisor import run_up
 
-    run_up(read_settings(dict(os.environ)), quickstart=quickstart)
+    settings = read_settings(dict(os.environ))
+    with _database_required():
+        run_up(settings, quickstart=quickstart)
 
 
 @main.command()
@@ -84,8 +87,8 @@ def worker() -> None:
     from portal.jobs.worker import run_worker
 
     _start_process("worker")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_reachable(run_worker()))
+    with _database_required(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run_worker())
 
 
 @main.command()
@@ -95,7 +98,8 @@ def migrate() -> None:
     from portal.db import migrations
 
     _require_database()
-    done = asyncio.run(_reachable(migrations.migrate()))
+    with _database_required():
+        done = asyncio.run(migrations.migrate())
     click.echo(f"Ran {len(done)} migration(s)." if done else "Nothing to migrate.")
 
 
@@ -106,7 +110,7 @@ def seed() -> None:
     from portal.chain.service import register_chains
 
     _require_database()
-    asyncio.run(_with_nodes(register_chains()))
+    _run(_closing_nodes(register_chains()))
 
 
 @main.command()
@@ -120,7 +124,7 @@ def quickstart(as_json: bool, approvals: int, organization: str) -> None:
     from portal.local.quickstart import make_example
 
     _require_database()
-    example = asyncio.run(_with_nodes(make_example(organization, approvals)))
+    example = _run(_closing_nodes(make_example(organization, approvals)))
     show_example(example, as_json=as_json)
 
 
@@ -142,7 +146,7 @@ def add(organization: str, email: str, name: str, role: str, password_file: Path
 
     _require_database()
     password = password_file.read_text().strip() if password_file else None
-    click.echo(asyncio.run(_with_pool(add_member(organization, email, name, Role(role), password))))
+    click.echo(_run(add_member(organization, email, name, Role(role), password)))
 
 
 @main.group()
@@ -158,7 +162,7 @@ def verify(organization: str | None) -> None:
     from portal.local.commands import verify_audit
 
     _require_database()
-    lines, holds = asyncio.run(_with_pool(verify_audit(organization)))
+    lines, holds = _run(verify_audit(organization))
     click.echo("\n".join(lines))
     sys.exit(0 if holds else 1)
 
@@ -201,39 +205,41 @@ def _adopt_running_portal() -> None:
             os.environ.setdefault(name, value)
 
 
-async def _with_pool(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` returns, run with the pool of this process open."""
     from portal.db.engine import open_pool
 
     async def pooled() -> T:
         async with open_pool():
             return await work
 
-    return await _reachable(pooled())
+    with _database_required():
+        return asyncio.run(pooled())
 
 
-async def _with_nodes(work: Coroutine[Any, Any, T]) -> T:
+async def _closing_nodes(work: Coroutine[Any, Any, T]) -> T:
     from portal.chain.rpc import close_nodes
 
     try:
-        return await _with_pool(work)
+        return await work
     finally:
         await close_nodes()
 
 
-async def _reachable(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` returns. Raises `SettingInvalid` where PORTAL_DATABASE_URL names no database that lets us in."""
+@contextmanager
+def _database_required() -> Iterator[None]:
+    """Raise `SettingInvalid` where PORTAL_DATABASE_URL names no database that answers and lets us in."""
     import asyncpg
 
     from portal.db.engine import is_unreachable
 
     refusals = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError, OSError)
     try:
-        return await work
+        yield
     except Exception as error:
         if not isinstance(error, PortalError) and (is_unreachable(error) or isinstance(error, refusals)):
-            raise SettingInvalid(
-                f"PORTAL_DATABASE_URL: the database cannot be used: {error or type(error).__name__}."
-            ) from error
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise SettingInvalid(f"PORTAL_DATABASE_URL: the database cannot be used: {reason}.") from error
         raise
 
 

@@ -27,6 +27,8 @@ from portal.settings import Settings, get_settings
 
 START_SECONDS = 60.0
 POLL_SECONDS = 0.05
+SETTING_EXIT_CODE = 2
+"""With which our commands end where a setting is wrong."""
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 ENVIRONMENT_FILE = "run/environment"
@@ -188,8 +190,9 @@ class Supervisor:
             if self.stopping:
                 return
             if not self.healthy:
+                failure = SettingInvalid if code == SETTING_EXIT_CODE else PartFailed
                 if not self.failed.done():
-                    self.failed.set_exception(PartFailed(f"{name} ended. {child.last_words()} (Its log: {child.log})"))
+                    self.failed.set_exception(failure(f"{name} ended. {child.last_words()} (Its log: {child.log})"))
                 return
             kill_group(child.pid)
             if time.monotonic() - started > LONGEST_BACKOFF_SECONDS:

@@ -23,6 +23,7 @@ from portal.local import chain
 from portal.local.chain import NoAnswer, ask_node
 from portal.local.folder import keep, keep_port
 from portal.local.process import end_leftovers
+from tests.anvil import running_anvil
 
 pytestmark = pytest.mark.xdist_group("portal-up")  # one process runs them all, on one portal
 START_SECONDS = 90
@@ -64,8 +65,9 @@ def until(look: Callable[[], T], seconds: float = 30) -> T:
 class Up:
     """A running `portal up`."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, **settings: str) -> None:
         self.data = data
+        self.settings = settings
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = data.with_suffix(".out")
@@ -75,7 +77,7 @@ class Up:
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "portal.cli", "up", "--port", str(self.port), "--data", str(self.data)],
-                env=clean_environment(),
+                env=clean_environment(**self.settings),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -391,6 +393,37 @@ def test_a_broken_setting_is_one_sentence(command: tuple[str, ...], settings: di
     assert sentence in ended.stderr
     assert ended.stderr.count("\n") == 1, ended.stderr
     assert "hidden" not in ended.stderr
+
+
+def test_a_database_given_by_setting_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    given = {"PORTAL_DATABASE_URL": "postgresql://a:hidden@127.0.0.1:1/x"}
+    ended = run_portal("up", "--port", str(free_port()), "--data", str(tmp_path / "data"), **given)
+    assert ended.returncode == 2
+    assert "cannot be used" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "hidden" not in ended.stderr
+    assert processes_of(tmp_path) == []
+
+
+def test_parts_given_by_setting_are_used_and_another_chain_is_refused(tmp_path: Path) -> None:
+    server = os.environ["PORTAL_TEST_POSTGRES"]
+    name = f"portal_given_{os.getpid()}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"')
+        try:
+            with running_anvil(block_time=1) as node:
+                given = {"PORTAL_DATABASE_URL": f"{server}/{name}", "PORTAL_CHAIN_RPC_URLS": node.rpc_urls}
+                running = Up(tmp_path / "data", **given)
+                assert running.said().count("by setting") == 2
+                assert running.stop() == 0
+                assert not (tmp_path / "data" / "postgres").exists()
+            with running_anvil(block_time=1) as node:
+                given["PORTAL_CHAIN_RPC_URLS"] = node.rpc_urls
+                refused = run_portal("up", "--port", str(free_port()), "--data", str(tmp_path / "data"), **given)
+            assert refused.returncode == 2
+            assert "another chain" in refused.stderr
+        finally:
+            connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 def test_the_doctor_says_what_is_missing() -> None:
