@@ -1,7 +1,7 @@
 """The jobs of this room; the database says what there is to do, so running one twice or not at all loses nothing."""
 
 from portal.jobs.queue import ring
-from portal.transactions import lanes, metrics, watching
+from portal.transactions import lanes, watching
 from portal.transactions.service import queue_approved
 
 
@@ -16,5 +16,4 @@ async def watch_chains() -> int:
     moved = await watching.watch_chains()
     if moved:
         ring("run_lanes")  # what was mined makes room in its lane
-    await metrics.refresh()
     return moved

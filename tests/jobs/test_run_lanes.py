@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from portal.chain.rpc import Node, NodeUnavailable, get_node
 from portal.db.engine import run_sql, try_advisory_lock
-from portal.transactions import service, signing
+from portal.transactions import metrics, service, signing
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.moves import list_work
 from portal.transactions.tables import TransactionStatus
@@ -188,6 +188,7 @@ async def test_the_head_of_the_chain_and_the_gauges_follow(play: Play) -> None:
     await play.approved_mint()
     await run_lanes()
     await watch_chains()
+    await metrics.refresh()
     head = (await run_sql("SELECT head_number, head_hash, head_at FROM chain"))[0]
     block = play.node.rpc("eth_getBlockByNumber", "latest", False)
     assert (head["head_number"], head["head_hash"]) == (int(block["number"], 16), block["hash"])
