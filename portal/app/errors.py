@@ -3,7 +3,7 @@
 from typing import Any
 
 from litestar import MediaType, Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, MethodNotAllowedException
 from prometheus_client import Counter
 
 from portal.api.problem import from_exception, problem_response
@@ -37,6 +37,8 @@ def answer_exception(request: Request[Any, Any, Any], exception: Exception) -> R
     )
     if error.retry_after_seconds is not None:
         response.headers["retry-after"] = str(error.retry_after_seconds)
+    if isinstance(exception, MethodNotAllowedException) and exception.headers:
+        response.headers.update(exception.headers)
     if isinstance(error, NotSignedIn) and response.media_type != MediaType.HTML:
         response.headers["www-authenticate"] = "Bearer"
     return response

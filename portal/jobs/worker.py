@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from psycopg.errors import UndefinedTable
 from saq import Worker
 
 from portal.chain.rpc import close_nodes
 from portal.chain.service import register_chains
 from portal.db.engine import open_pool
+from portal.errors import Unavailable
 from portal.jobs.queue import make_queue, open_doorbell
 from portal.jobs.registry import saq_crons, saq_functions
 from portal.logging import get_logger
@@ -19,8 +21,22 @@ IDLE_SECONDS = 1.0
 """How long an idle runner waits for a job before it looks whether it should stop."""
 
 
+class QueueLost(Unavailable):
+    """The queue's own tables are gone."""
+
+
 class PromptWorker(Worker[Any]):
     """Stops as soon as no job runs; SAQ's own waits its whole grace for its timers and for idle runners."""
+
+    queue_lost = False
+
+    async def schedule(self, lock: int = 1) -> None:
+        try:
+            await super().schedule(lock)
+        except UndefinedTable:
+            # SAQ makes its tables only when it connects. Without them no clock would ever ring again.
+            self.queue_lost = True
+            self.event.set()
 
     async def stop(self) -> None:
         for task in self.tasks:
@@ -32,7 +48,7 @@ class PromptWorker(Worker[Any]):
 async def run_worker() -> None:
     """Serve the queue until SIGTERM or SIGINT; jobs under way get 10 seconds to end.
 
-    Raises `SettingInvalid` where a setting is missing or a chain is not the one the database knows.
+    Raises `SettingInvalid` where a setting is missing or a chain is not the one the database knows, and `QueueLost`.
     """
     get_settings().require("database_url", "secret_key", "signer_key", "chain_rpc_urls")
     queue = make_queue(max_connections=CONCURRENCY + 4)
@@ -52,3 +68,5 @@ async def run_worker() -> None:
             await worker.start()
         await queue.disconnect()
     await close_nodes()
+    if worker.queue_lost:
+        raise QueueLost("The tables of the queue are gone; the worker makes them again when it starts.")

@@ -203,6 +203,19 @@ async def test_no_time_breaks_what_looks_for_new_signals_or_ends_a_key(http: htt
     assert paths(problem(refused, 400, "input_invalid")) == ["/expires_at"]
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/login", {"GET", "POST", "OPTIONS"}), ("/api/v1/sources", {"GET", "POST", "OPTIONS"})]
+)
+@pytest.mark.parametrize("method", ["TRACE", "PATCH", "DELETE", "CONNECT"])
+async def test_another_method_is_told_which_there_are(
+    http: httpx.AsyncClient, cast: Cast, path: str, allowed: set[str], method: str
+) -> None:
+    """RFC 9110, section 15.5.6."""
+    answer = await http.request(method, path, headers=await key_of(cast.alice))
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == allowed
+
+
 QUERIES = drawn(
     st.dictionaries(
         st.sampled_from(["status", "text", "type", "source_id", "external_id", "since", "cursor", "correlation_id"]),
