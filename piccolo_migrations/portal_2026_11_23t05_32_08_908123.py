@@ -4204,8 +4204,8 @@ async def forwards():
     manager.add_column(
         table_class_name="Transaction",
         tablename="transaction",
-        column_name="hold_reason",
-        db_column_name="hold_reason",
+        column_name="reason",
+        db_column_name="reason",
         column_class_name="Text",
         column_class=Text,
         params={

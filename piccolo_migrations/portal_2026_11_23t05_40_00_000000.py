@@ -25,6 +25,8 @@ STATEMENTS = (
     "CREATE INDEX action_history ON action (organization, id DESC)",
     "CREATE INDEX transaction_waiting ON transaction (lane, id) WHERE status IN ('queued', 'nonced', 'signed')",
     "CREATE INDEX transaction_watched ON transaction (lane, id) WHERE status IN ('broadcast', 'mined', 'confirmed')",
+    # The lane's lock sees to it that one transaction of a lane is sent before the next is signed; this proves it.
+    "CREATE UNIQUE INDEX transaction_unsent ON transaction (lane) WHERE status IN ('nonced', 'signed')",
     "CREATE INDEX transaction_history ON transaction (organization, id DESC)",
     "CREATE INDEX audit_entry_of_subject ON audit_entry (organization, subject_kind, subject_id, sequence)",
     """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -49,8 +51,9 @@ async def forwards() -> MigrationManager:
             await run_sql(f"DROP TRIGGER {table}_is_append_only ON {table}")
         await run_sql("DROP FUNCTION refuse_change()")
         for statement in STATEMENTS:
-            if statement.startswith("CREATE INDEX"):
-                await run_sql(f"DROP INDEX {statement.split()[2]}")
+            _, index, after = statement.partition(" INDEX ")
+            if index:
+                await run_sql(f"DROP INDEX {after.split()[0]}")
 
     manager.add_raw(add)
     manager.add_raw_backwards(remove)

@@ -110,7 +110,7 @@ async def _list_queued(lane_id: UUID) -> list[Work]:
         """WHERE t.lane = {} AND t.status = 'queued' AND {} > (
                SELECT count(*) FROM transaction o
                WHERE o.lane = t.lane AND o.status IN ('nonced', 'signed', 'broadcast'))
-           ORDER BY CASE WHEN t.hold_reason IS NULL THEN t.id END NULLS LAST, random() LIMIT {}""",
+           ORDER BY CASE WHEN t.reason IS NULL THEN t.id END NULLS LAST, random() LIMIT {}""",
         lane_id,
         IN_FLIGHT_LIMIT,
         CANDIDATES,

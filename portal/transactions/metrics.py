@@ -14,7 +14,7 @@ HEAD_AGE_SECONDS = Gauge("portal_chain_head_age_seconds", "Since the watcher saw
 
 # One list for each of the partial indexes, so that what has ended is never counted.
 UNDER_WAY = """
-    SELECT status, count(*) AS count, count(hold_reason) AS held FROM transaction
+    SELECT status, count(*) AS count, count(reason) AS held FROM transaction
     WHERE status IN ('queued', 'nonced', 'signed') OR status IN ('broadcast', 'mined', 'confirmed') GROUP BY status
 """
 

@@ -20,7 +20,7 @@ from portal.transactions.tables import Transaction, TransactionStatus
 log = get_logger(__name__)
 
 WORK = """SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
-                 t.hold_reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
+                 t.reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
                  t.contract_address, l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address,
                  c.currency, a.decided_at,
                  CASE WHEN a.to_address IS NULL THEN a.contract END AS deploys_contract_id
@@ -37,7 +37,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     lane_id: UUID
     status: TransactionStatus
     nonce: int | None
-    hold_reason: str | None
+    reason: str | None
     correlation_id: str
     block_number: int | None
     block_hash: str | None
@@ -75,7 +75,7 @@ async def move(
     """
     assert in_transaction(), "a state changes together with its audit entry"
     assert may_move(work.status, after), f"{work.status} does not lead to {after}"
-    values: dict[Column | str, Any] = {"status": after.value, "hold_reason": None, **changes}
+    values: dict[Column | str, Any] = {"status": after.value, "reason": None, **changes}
     moved = (
         await Transaction.update(values)
         .where(Transaction.id == work.id, Transaction.status == work.status.value)
@@ -101,12 +101,12 @@ async def record(work: Work, verb: str, **detail: Any) -> None:
 
 async def hold(work: Work, reason: str | None) -> None:
     """Say why `work` waits, or with None that it no longer does; nothing is written where that is known already."""
-    if reason == work.hold_reason:
+    if reason == work.reason:
         return
     async with transaction():
         changed = await run_sql(
-            """UPDATE transaction SET hold_reason = {}
-               WHERE id = {} AND status = {} AND hold_reason IS DISTINCT FROM {} RETURNING id""",
+            """UPDATE transaction SET reason = {}
+               WHERE id = {} AND status = {} AND reason IS DISTINCT FROM {} RETURNING id""",
             reason,
             work.id,
             work.status.value,

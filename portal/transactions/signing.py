@@ -68,7 +68,7 @@ async def sign_queued(work: Work, quoted: Quote) -> bool:
             return False
         nonce = lanes[0]["next_nonce"]
         claimed = await run_sql(
-            """UPDATE transaction SET nonce = {}, status = 'nonced', hold_reason = NULL
+            """UPDATE transaction SET nonce = {}, status = 'nonced', reason = NULL
                WHERE id = {} AND status = 'queued' AND nonce IS NULL RETURNING id""",
             nonce,
             work.id,
@@ -161,7 +161,7 @@ async def _stop(work: Work, refusal: GateRefused) -> None:
         await hold(work, f"It is not signed again: {refusal.detail}")
         return
     async with transaction():
-        if await move(work, Status.REFUSED, "refused", {"hold_reason": refusal.detail}, reason=refusal.detail):
+        if await move(work, Status.REFUSED, "refused", {"reason": refusal.detail}, reason=refusal.detail):
             await end_deployment(work, None)
 
 

@@ -55,8 +55,8 @@ class Transaction(Table, tablename="transaction"):
     status = columns.text()
     outcome = columns.text(null=True)
     """What the mined attempt did; set when mined, void again after a reorganisation."""
-    hold_reason = columns.text(null=True)
-    """Why it waits though it is not final, as a sentence; null while it moves."""
+    reason = columns.text(null=True)
+    """Why it waits, or was refused or rejected, as a sentence; null while it moves."""
     revert_reason = columns.text(null=True)
     block_number = columns.integer(null=True)
     block_hash = columns.text(null=True)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
@@ -235,8 +236,15 @@ async def test_a_second_is_not_signed_while_the_first_is_unsent(play: Play) -> N
 async def test_what_is_held_does_not_delay_what_is_not(play: Play) -> None:
     to_nobody = [await play.approved_mint(to="0x" + "00" * 19 + "01") for _ in range(25)]
     await service.queue_approved()
-    await run_sql("UPDATE transaction SET hold_reason = 'It would fail now.'")
+    await run_sql("UPDATE transaction SET reason = 'It would fail now.'")
     fresh = await play.approved_mint(5)
     await run_lanes()
     views = [await play.view(action) for action in [fresh, *to_nobody]]
     assert views[0].nonce == min(view.nonce for view in views if view.nonce is not None) == 1
+
+
+async def test_the_database_itself_lets_one_transaction_of_a_lane_be_unsent(play: Play) -> None:
+    await play.approved_mints(2)
+    await service.queue_approved()
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await run_sql("UPDATE transaction SET status = 'nonced'")
