@@ -14,7 +14,7 @@ import msgspec
 from portal import clock
 from portal.audit.tables import AuditEntry
 from portal.db.columns import new_id
-from portal.db.engine import in_transaction, run_sql
+from portal.db.engine import in_transaction, run_sql, transaction
 from portal.logging import correlation_id
 
 GENESIS = bytes(32)
@@ -82,7 +82,6 @@ async def append(
 
 def entry_hash(entry: dict[str, Any]) -> bytes:
     """SHA-256 over the previous hash and the entry as JSON with sorted keys, times in microseconds UTC."""
-
     covered = {name: _plain(value) for name, value in entry.items() if name not in ("hash", "previous_hash")}
     return hashlib.sha256(entry["previous_hash"] + msgspec.json.encode(covered, order="deterministic")).digest()
 
@@ -97,8 +96,15 @@ async def verify(organization_id: UUID) -> BrokenEntry | None:
     """Recompute the whole chain; None if it holds, else the first broken entry.
 
     A cut-off tail is found by comparing with the head. Somebody who can rewrite every row can rewrite the chain:
-    keep the head's hash outside (`portal audit verify` prints it).
+    keep the head's hash outside (`portal audit verify` prints it). Opens a db transaction of its own.
     """
+    async with transaction():
+        # One snapshot of entries and head: else what is appended meanwhile would look like a broken end.
+        await run_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        return await _find_broken(organization_id)
+
+
+async def _find_broken(organization_id: UUID) -> BrokenEntry | None:
     previous, expected = GENESIS, 1
     while True:
         rows = (

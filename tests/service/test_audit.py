@@ -40,6 +40,14 @@ async def test_fifty_parallel_writers_keep_one_chain(database: None) -> None:
     assert sorted(entry.sequence for entry in entries) == list(range(1, 51))
 
 
+async def test_a_chain_that_grows_while_it_is_verified_holds(database: None) -> None:
+    organization = await make_organization("acme")
+    async with asyncio.TaskGroup() as writers:
+        tasks = [writers.create_task(write(organization, 40)) for _ in range(3)]
+        while not all(task.done() for task in tasks):
+            assert await service.verify(organization) is None
+
+
 @pytest.mark.parametrize(
     ("sql", "broken"),
     [
