@@ -1,7 +1,7 @@
 """Appends to an organisation's audit chain and verifies it.
 
-Invariants: entries are numbered 1, 2, 3 ... without a gap; each hash covers the entry and the hash before it; the append
-happens in the caller's db transaction, so there is no state change without its entry and no entry without the change.
+Invariants: entries are numbered 1, 2, 3 ... without a gap; each hash covers the entry and the hash before it; the
+append happens in the caller's db transaction, so there is no change without its entry and no entry without the change.
 """
 
 import hashlib
