@@ -69,12 +69,12 @@ async def receive(source_id: UUID | str, headers: Headers, body: bytes, ip: str)
 
 
 async def _take_in(sender: Sender, headers: Headers, body: bytes) -> Receipt:
-    if len(body) > sender.body_cap_bytes:
-        raise BodyTooLarge(f"The body has {len(body)} bytes; at most {sender.body_cap_bytes} are taken.")
     now = clock.now()
     verified = schemes.verify(sender.scheme, headers, body, sender.secrets, now)
     if sender.organization_id is None:
         raise SignatureInvalid("there is no such source")
+    if len(body) > sender.body_cap_bytes:
+        raise BodyTooLarge(f"The body has {len(body)} bytes; at most {sender.body_cap_bytes} are taken.")
     if sender.status == SourceStatus.PAUSED:
         raise SourcePaused("The source is paused, so the delivery was not stored. Send it again once it is resumed.")
     if verified.external_id is None:
