@@ -41,7 +41,7 @@ from portal.accounts.totp import seal_secret
 from portal.audit.service import append
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql, transaction
-from portal.errors import Conflict, Forbidden, InputInvalid
+from portal.errors import Conflict, Forbidden, InputInvalid, PreconditionFailed
 
 __all__ = [
     "accept_invitation",
@@ -119,13 +119,16 @@ async def _prove_account(email: str, password: str) -> None:
         raise PersonExists(f"There is an account for {email} already, with another password. Invite them.") from None
 
 
-async def change_role(actor: Actor, member_id: UUID, role: Role) -> MemberView:
+async def change_role(actor: Actor, member_id: UUID, role: Role, *, expected: MemberView | None = None) -> MemberView:
     """Give a member another role. Whoever gains a permission by it signs in anew.
 
-    Raises `NotFound`, `Forbidden` for a role beyond the actor's own, `MemberDisabled`, `LastOwner`.
+    Raises `NotFound`, `Forbidden` for a role beyond the actor's own, `MemberDisabled`, `LastOwner`, and
+    `PreconditionFailed` unless the member is still as `expected`.
     """
     async with transaction():
         member = await _lock_member(actor, member_id)
+        if expected not in (None, member):
+            raise PreconditionFailed("The member was changed since you read it. Read it again, then decide.")
         require_authority(actor, role)
         if role is member.role:
             return member

@@ -16,7 +16,7 @@ from portal.actions.tables import Policy, PolicyVersion
 from portal.audit.service import append
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import NotFound
+from portal.errors import NotFound, PreconditionFailed
 
 
 async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
@@ -39,10 +39,13 @@ async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
     return await queries.get_policy(actor.organization_id, policy_id)
 
 
-async def change_policy(actor: Actor, policy_id: UUID, given: PolicyInput) -> PolicyView:
+async def change_policy(
+    actor: Actor, policy_id: UUID, given: PolicyInput, *, expected: UUID | None = None
+) -> PolicyView:
     """Give a policy a new version; what is already proposed stays bound to the version it was proposed under.
 
-    Raises `NotFound`, `InputInvalid` and `NameTaken`. A change that changes nothing makes no version.
+    Raises `NotFound`, `InputInvalid`, `NameTaken`, and `PreconditionFailed` unless its newest version is still
+    `expected`. A change that changes nothing makes no version.
     """
     actor.require(Permission.POLICIES_WRITE)
     given = _checked(given)
@@ -52,6 +55,8 @@ async def change_policy(actor: Actor, policy_id: UUID, given: PolicyInput) -> Po
         ):
             raise NotFound("There is no such policy.")
         before = await queries.get_policy(actor.organization_id, policy_id)
+        if expected not in (None, before.version_id):
+            raise PreconditionFailed("The policy was changed since you read it. Read it again, then decide.")
         if given != PolicyInput(
             name=before.name,
             approvals_required=before.approvals_required,

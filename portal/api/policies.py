@@ -17,7 +17,6 @@ from portal.db.paging import Page
 READ = {"permission": Permission.POLICIES_READ}
 WRITE = {"permission": Permission.POLICIES_WRITE}
 
-
 PolicyInputBody = Annotated[
     PolicyInput, example({"name": "Two people", "approvals_required": 2, "expires_after_seconds": 604800})
 ]
@@ -51,8 +50,9 @@ async def get_policy(actor: Acting, policy_id: FromPath[UUID]) -> Response[Polic
 async def change_policy(
     actor: Acting, policy_id: FromPath[UUID], data: PolicyInputBody, *, if_match: IfMatch = None
 ) -> Response[PolicyView]:
-    require_match(if_match, (await queries.get_policy(actor.organization_id, policy_id)).version_id)
-    view = await service.change_policy(actor, policy_id, data)
+    seen = await queries.get_policy(actor.organization_id, policy_id)
+    require_match(if_match, seen.version_id)
+    view = await service.change_policy(actor, policy_id, data, expected=seen.version_id)
     return with_etag(view, view.version_id)
 
 

@@ -96,8 +96,9 @@ async def list_rule_versions(actor: Acting, rule_id: FromPath[UUID]) -> Page[Rul
 async def change_rule(
     actor: Acting, rule_id: FromPath[UUID], data: JSONBody[RuleChange], *, if_match: IfMatch = None
 ) -> Response[RuleView]:
-    require_match(if_match, (await queries.get_rule(actor.organization_id, rule_id)).updated_at)
-    view = await service.change_rule(actor, rule_id, data)
+    seen = await queries.get_rule(actor.organization_id, rule_id)
+    require_match(if_match, seen.updated_at)
+    view = await service.change_rule(actor, rule_id, data, expected=seen.updated_at)
     return with_etag(view, view.updated_at)
 
 

@@ -1,5 +1,6 @@
 """Rules: written, published, disabled; and the assessment of signals by them."""
 
+from datetime import datetime
 from uuid import UUID
 
 import asyncpg
@@ -10,7 +11,7 @@ from portal.accounts.schemas import Actor, ActorKind
 from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import InputInvalid, NotFound
+from portal.errors import InputInvalid, NotFound, PreconditionFailed
 from portal.jobs.queue import ring
 from portal.rules import queries
 from portal.rules.assessment import assess
@@ -65,12 +66,17 @@ async def create_rule(actor: Actor, given: RuleInput) -> RuleView:
     return await queries.get_rule(actor.organization_id, id)
 
 
-async def change_rule(actor: Actor, rule_id: UUID, given: RuleChange) -> RuleView:
-    """A new version; the one in force stays so until `publish_rule`. Raises what `create_rule` raises, `NotFound`."""
+async def change_rule(actor: Actor, rule_id: UUID, given: RuleChange, *, expected: datetime | None = None) -> RuleView:
+    """A new version; the one in force stays so until `publish_rule`.
+
+    Raises what `create_rule` raises, `NotFound`, and `PreconditionFailed` unless `updated_at` is still `expected`.
+    """
     actor.require(Permission.RULES_WRITE)
     await check_rule(actor.organization_id, given)
     async with transaction():
-        await _lock_rule(actor, rule_id)
+        updated_at = await _lock_rule(actor, rule_id)
+        if expected not in (None, updated_at):
+            raise PreconditionFailed("The rule was changed since you read it. Read it again, then decide.")
         newest = await run_sql("SELECT max(number) AS number FROM rule_version WHERE rule = {}", rule_id)
         number = newest[0]["number"] + 1
         try:
@@ -149,11 +155,15 @@ async def reassess(actor: Actor, signal_id: UUID) -> None:
     ring("assess_signals")
 
 
-async def _lock_rule(actor: Actor, rule_id: UUID) -> None:
-    if not await run_sql(
-        "SELECT 1 FROM rule WHERE id = {} AND organization = {} FOR UPDATE", rule_id, actor.organization_id
-    ):
+async def _lock_rule(actor: Actor, rule_id: UUID) -> datetime:
+    """When it was changed last."""
+    rows = await run_sql(
+        "SELECT updated_at FROM rule WHERE id = {} AND organization = {} FOR UPDATE", rule_id, actor.organization_id
+    )
+    if not rows:
         raise NotFound("There is no such rule.")
+    updated_at: datetime = rows[0]["updated_at"]
+    return updated_at
 
 
 async def _insert_version(actor: Actor, rule_id: UUID, number: int, given: RuleChange) -> None:

@@ -15,7 +15,7 @@ from portal.accounts.service import MemberDisabled, MemberElsewhere, SecondFacto
 from portal.accounts.totp import new_secret
 from portal.audit.service import verify
 from portal.db.engine import run_sql, transaction
-from portal.errors import Forbidden, InputInvalid, NotFound
+from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
 from tests.people import PASSWORD, Cast, Player, make_member
 
 NEW = "seven green otters sing"
@@ -44,6 +44,14 @@ async def test_a_new_role_counts_from_the_next_request(cast: Cast) -> None:
         actor.require(Permission.ACTIONS_APPROVE)
     entries = await run_sql("SELECT kind, detail->>'from' AS was, detail->>'to' AS became FROM audit_entry")
     assert entries == [{"kind": "member.role_changed", "was": "approver", "became": "auditor"}]
+
+
+async def test_a_role_that_somebody_else_has_changed_meanwhile_stays(cast: Cast) -> None:
+    seen = await queries.get_member(cast.organization_id, member_id(cast.bob))
+    await service.change_role(cast.alice.actor, seen.id, Role.AUDITOR, expected=seen)
+    with pytest.raises(PreconditionFailed):
+        await service.change_role(cast.alice.actor, seen.id, Role.ADMIN, expected=seen)
+    assert (await queries.get_member(cast.organization_id, seen.id)).role is Role.AUDITOR
 
 
 async def test_whoever_gains_a_right_signs_in_anew_and_whoever_loses_one_need_not(cast: Cast) -> None:

@@ -1,5 +1,6 @@
 """Proposing: what is stored is what was asked for, described in words, bound to a digest that others can recompute."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -263,6 +264,15 @@ async def test_a_change_that_changes_nothing_makes_no_version(stage: Stage) -> N
     same = PolicyInput(name="Two people", approvals_required=2)
     assert (await change_policy(alice, stage.policy_id, same)).version == 1
     assert (await get_policy(alice.organization_id, stage.policy_id)).version == 1
+
+
+async def test_of_two_who_change_the_policy_that_both_have_read_one_is_told(stage: Stage) -> None:
+    alice, seen = stage.cast.alice.actor, await get_policy(stage.cast.organization_id, stage.policy_id)
+    given = [PolicyInput(name="Two people", approvals_required=count) for count in (3, 4)]
+    changes = (change_policy(alice, stage.policy_id, each, expected=seen.version_id) for each in given)
+    outcomes = await asyncio.gather(*changes, return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["PolicyView", "PreconditionFailed"]
+    assert (await get_policy(alice.organization_id, stage.policy_id)).version == 2
 
 
 def deployment(stage: Stage, **more: Any) -> DeploymentInput:

@@ -5,7 +5,7 @@ import pytest
 from portal.audit.queries import list_entries
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
-from portal.errors import Forbidden, InputInvalid, NotFound
+from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
 from portal.rules.errors import RuleNameTaken, RuleNotPublished, RulePublished
 from portal.rules.queries import get_rule, get_rule_of_action, list_rule_versions, list_rules
 from portal.rules.schemas import RuleChange, RuleDraft
@@ -54,6 +54,14 @@ async def test_a_change_is_a_new_version_that_waits_to_be_published(cast, stage)
     assert [(version.number, version.condition) for version in versions] == [(2, "true"), (1, CONDITION)]
     said = await get_rule_of_action(cast.organization_id, rule.id, 1)
     assert (said.name, said.condition) == ("Renamed", CONDITION)
+
+
+async def test_a_change_of_what_somebody_else_has_changed_meanwhile_is_refused(cast, stage):
+    seen, given = await stage.publish(), change_of(stage.input())
+    await change_rule(cast.alice.actor, seen.id, given, expected=seen.updated_at)
+    with pytest.raises(PreconditionFailed):
+        await change_rule(cast.oscar.actor, seen.id, given, expected=seen.updated_at)
+    assert len(await list_rule_versions(cast.organization_id, seen.id)) == 2
 
 
 async def test_only_a_published_rule_can_be_disabled(cast, stage):
