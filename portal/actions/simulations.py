@@ -64,10 +64,13 @@ async def simulate(action_ids: Iterable[UUID]) -> int:
 
 
 async def resimulate(actor: Actor, action_id: UUID) -> ActionView:
-    """Simulate one open action again, for somebody who may propose or approve. Raises `ActionNotProposed`."""
+    """Simulate one open action again, for somebody who may propose or approve.
+
+    Raises `NotFound`, `Forbidden`, `ActionNotProposed` and `NodeUnavailable`.
+    """
+    action = await queries.get_action(actor.organization_id, action_id)
     if not actor.permissions & {Permission.ACTIONS_PROPOSE, Permission.ACTIONS_APPROVE}:
         raise Forbidden("Simulating again is for those who may propose or approve actions.")
-    action = await queries.get_action(actor.organization_id, action_id)
     if action.status != ActionStatus.PROPOSED:
         raise ActionNotProposed(f"This action is {action.status}; only an open one is simulated.")
     await simulate([action_id])

@@ -17,9 +17,6 @@ from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 from portal.settings import get_settings
 
-TextFilter = Annotated[
-    str | None, QueryParameter(max_length=200, description="Occurs in subject, name, e-mail or address.")
-]
 READ_MEMBERS = {"permission": Permission.MEMBERS_READ}
 WRITE_MEMBERS = {"permission": Permission.MEMBERS_WRITE}
 READ_END_USERS = {"permission": Permission.END_USERS_READ}
@@ -54,6 +51,9 @@ class NewApiKey(ApiKeyView, frozen=True, kw_only=True):
 
 
 MemberInputBody = Annotated[MemberInput, example({"email": "eve@example.org", "role": "approver"})]
+TextFilter = Annotated[
+    str | None, QueryParameter(max_length=200, description="Occurs in subject, name, e-mail or address.")
+]
 ApiKeyInputBody = Annotated[ApiKeyInput, example({"name": "ERP", "scopes": ["signals:read", "actions:read"]})]
 
 
@@ -99,8 +99,9 @@ async def get_member(actor: Acting, member_id: FromPath[UUID]) -> Response[Membe
 async def change_role(
     actor: Acting, member_id: FromPath[UUID], data: JSONBody[RoleInput], *, if_match: IfMatch = None
 ) -> Response[MemberView]:
-    require_match(if_match, await queries.get_member(actor.organization_id, member_id))
-    view = await service.change_role(actor, member_id, data.role)
+    seen = await queries.get_member(actor.organization_id, member_id)
+    require_match(if_match, seen)
+    view = await service.change_role(actor, member_id, data.role, expected=seen)
     return with_etag(view, view)
 
 
@@ -121,9 +122,7 @@ async def disable_member(actor: Acting, member_id: FromPath[UUID], *, if_match: 
 async def list_end_users(
     actor: Acting,
     *,
-    text: Annotated[
-        str | None, QueryParameter(max_length=200, description="In subject, name, e-mail or address.")
-    ] = None,
+    text: TextFilter = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[EndUserView]:

@@ -120,8 +120,8 @@ async def reject_action(actor: Acting, action_id: FromPath[UUID], data: Rejectio
 @post(
     "/actions/{action_id:uuid}/cancellations",
     summary="Cancel an action",
-    description="Withdraws an action that is still open.",
-    opt={"permission": Permission.ACTIONS_CANCEL},
+    description="Withdraws an action that is still open. For whoever proposed it or may cancel any.",
+    opt=READ,
     responses=problems(404, 409, 422),
 )
 async def cancel_action(actor: Acting, action_id: FromPath[UUID], data: RejectionInputBody) -> ActionDetail:
@@ -131,9 +131,9 @@ async def cancel_action(actor: Acting, action_id: FromPath[UUID], data: Rejectio
 @post(
     "/actions/{action_id:uuid}/simulations",
     summary="Simulate an action again",
-    description="Asks the node what the call would do now; changes nothing on the chain.",
-    opt={"permission": Permission.ACTIONS_PROPOSE},
-    responses=problems(404, 422),
+    description="Asks the node what the call would do now. For whoever may propose or approve.",
+    opt=READ,
+    responses=problems(404, 409, 422),
 )
 async def simulate_action(actor: Acting, action_id: FromPath[UUID]) -> ActionDetail:
     return await _detail(actor, await service.resimulate(actor, action_id))

@@ -14,7 +14,7 @@ from portal.transactions import queries
 from portal.transactions.schemas import TransactionView
 
 READ = {"permission": Permission.TRANSACTIONS_READ}
-HeldFilter = Annotated[bool | None, QueryParameter(description="Whether something out of the ordinary stops it.")]
+HeldFilter = Annotated[bool | None, QueryParameter(description="Whether it waits for something out of the ordinary.")]
 StatusFilter = Annotated[str | None, QueryParameter(schema_extra={"enum": choices(TransactionView, "status")})]
 
 
@@ -23,9 +23,7 @@ async def list_transactions(
     actor: Acting,
     *,
     status: StatusFilter = None,
-    held: Annotated[
-        bool | None, QueryParameter(description="Whether it waits for something out of the ordinary.")
-    ] = None,
+    held: HeldFilter = None,
     signer_id: FromQuery[UUID | None] = None,
     chain_id: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
     cursor: Cursor = None,

@@ -63,6 +63,14 @@ async def test_an_action_has_the_shape_that_was_promised(http: httpx.AsyncClient
     assert listed == [simulated.json()]
 
 
+async def test_whoever_may_propose_or_approve_simulates_again(http: httpx.AsyncClient, stage: Stage) -> None:
+    cast = stage.cast
+    made = await http.post("/api/v1/actions", json=mint(stage), headers=await session_of(cast.oscar))
+    path = f"/api/v1/actions/{made.json()['id']}/simulations"
+    assert (await http.post(path, headers=await session_of(cast.bob))).status_code == 201
+    problem(await http.post(path, headers=await session_of(cast.carol)), 403, "forbidden")
+
+
 async def test_two_people_approve_and_it_is_queued_once(http: httpx.AsyncClient, stage: Stage) -> None:
     key = await key_of(stage.cast.alice)
     action = (await http.post("/api/v1/actions", json=mint(stage), headers=key)).json()
