@@ -75,7 +75,7 @@ def web() -> None:
     from portal.server import serve
 
     settings = _start_process("web")
-    serve(settings.host, settings.port)
+    serve(settings)
 
 
 @main.command()

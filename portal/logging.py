@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 SECRET_NAME = re.compile(
     r"password|secret|token|cookie|authorization|signature|api_key|private|ciphertext|totp|raw_body", re.I
 )
-CORRELATION_ID = re.compile(r"^[A-Za-z0-9._-]{1,128}$")
+CORRELATION_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def configure_logging(level: str, *, process: str) -> None:
@@ -61,7 +61,7 @@ def correlation_id() -> str:
 
 def bind_correlation_id(value: str | None) -> str:
     """Adopt `value` if it is a plain token of at most 128 characters, else make one; return what holds now."""
-    bound = value if value and CORRELATION_ID.match(value) else uuid7().hex
+    bound = value if value and CORRELATION_ID.fullmatch(value) else uuid7().hex
     structlog.contextvars.bind_contextvars(correlation_id=bound)
     return bound
 

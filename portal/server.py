@@ -12,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from portal.errors import SettingInvalid
+from portal.settings import Settings
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line and headers. The application refuses less than this politely; here it is about our memory."""
@@ -116,12 +117,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def serve(host: str, port: int) -> None:
+def serve(settings: Settings) -> None:
     """Serve the application until SIGTERM or SIGINT; requests under way get 10 seconds to end."""
     from portal.app import create_app  # after the settings are checked
 
     given = os.environ.pop(LISTENER_VARIABLE, None)
-    listener = socket.socket(fileno=int(given)) if given else listen(host, port)
+    listener = socket.socket(fileno=int(given)) if given else listen(settings.host, settings.port)
     config = uvicorn.Config(
         create_app(),
         loop="uvloop",
@@ -131,7 +132,8 @@ def serve(host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=GRACE_SECONDS,
         backlog=2048,

@@ -4,6 +4,7 @@ Each is `PORTAL_<NAME>`; `PORTAL_<NAME>_FILE` names a file that holds the value 
 """
 
 import base64
+import ipaddress
 import os
 from functools import cache
 from pathlib import Path
@@ -48,6 +49,10 @@ class Settings(BaseModel):
         str | None,
         Field(description="32 random bytes in base64: encrypts signers' keys. The worker only, never the web process."),
     ] = None
+    trusted_proxies: Annotated[
+        str,
+        Field(description="Addresses or networks, comma-separated, of proxies whose `X-Forwarded-For` is believed."),
+    ] = ""
     database_pool_size: Annotated[int, Field(ge=2, le=200, description="Most database connections of one process.")] = (
         16
     )
@@ -89,6 +94,16 @@ class Settings(BaseModel):
     @classmethod
     def _are_nodes(cls, value: str) -> str:
         parse_rpc_urls(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for part in filter(None, (part.strip() for part in value.split(","))):
+            try:
+                ipaddress.ip_network(part)
+            except ValueError:
+                raise ValueError(f"{part!r} is no address or network such as 10.0.0.5 or 10.0.0.0/8") from None
         return value
 
     @property

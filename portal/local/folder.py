@@ -41,7 +41,7 @@ def hold(data: Path) -> Iterator[None]:
     try:
         for name in ("keys", "run", "log"):
             (data / name).mkdir(parents=True, exist_ok=True)
-        (data / "keys").chmod(0o700)
+            (data / name).chmod(0o700)
         lock = os.open(data / "run" / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise SettingInvalid(f"PORTAL_DATA: the folder {data} cannot be written: {error.strerror}.") from error

@@ -110,3 +110,14 @@ async def test_a_session_nobody_made_is_never_adopted(http: httpx.AsyncClient, c
     assert f"{COOKIE}=" in answer.headers["set-cookie"]
     for attribute in ("Secure", "HttpOnly", "Path=/", "SameSite=lax"):
         assert attribute.lower() in answer.headers["set-cookie"].lower()
+
+
+async def test_signing_in_again_ends_the_session_before(http: httpx.AsyncClient, cast: Cast) -> None:
+    old = await signed_in(http, cast.alice)
+    answer = await http.post(
+        "/login",
+        data={"email": cast.alice.email, "password": cast.alice.password, "csrf_token": csrf_token(old)},
+        headers={"Sec-Fetch-Site": "same-origin"},
+    )
+    assert answer.status_code == 303
+    assert (await http.get("/orgs/acme/inbox")).status_code == 303, "the cookie of before opens nothing any more"

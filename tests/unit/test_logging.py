@@ -47,6 +47,6 @@ def test_lines_of_libraries_are_json_too(capsys: pytest.CaptureFixture[str]) -> 
 @given(st.text(max_size=200))
 def test_only_a_plain_token_is_adopted_as_correlation_id(sent: str) -> None:
     bound = bind_correlation_id(sent)
-    assert CORRELATION_ID.match(bound)
+    assert CORRELATION_ID.fullmatch(bound)
     assert bound == correlation_id()
-    assert (bound == sent) == bool(CORRELATION_ID.match(sent))
+    assert (bound == sent) == bool(CORRELATION_ID.fullmatch(sent))

@@ -80,3 +80,8 @@ def test_a_process_says_which_setting_it_misses() -> None:
 
 def test_the_public_address_has_no_slash_at_its_end() -> None:
     assert read_settings({"PORTAL_BASE_URL": "https://portal.example/"}).public_url == "https://portal.example"
+
+
+def test_a_trusted_proxy_that_is_no_address_is_named() -> None:
+    with pytest.raises(SettingInvalid, match="'nginx' is no address"):
+        read_settings({"PORTAL_TRUSTED_PROXIES": "10.0.0.1, nginx"})

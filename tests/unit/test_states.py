@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from portal.chain.send_answers import SendKind
 from portal.transactions.answers import AFTER_FIRST_SEND, Step, hold_reason, may_be_out
-from portal.transactions.states import INCLUDED, MOVES, TERMINAL, UNMINED, depth, may_move
+from portal.transactions.states import MOVES, TERMINAL, UNMINED, depth, may_move
 from portal.transactions.tables import TransactionStatus as Status
 
+INCLUDED = {Status.MINED, Status.CONFIRMED, Status.FINALIZED}
+"""These have a receipt."""
 WALKS = st.lists(st.sampled_from(list(Status)), max_size=60)
 
 

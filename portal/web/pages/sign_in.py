@@ -46,7 +46,7 @@ async def show_login(request: AnyRequest, session: Visitor, next: FromQuery[str]
 
 
 @post("/login", opt=PUBLIC)
-async def sign_in(request: AnyRequest) -> Response[Any]:
+async def sign_in(request: AnyRequest, session_token: Token) -> Response[Any]:
     values = await read_values(request)
     email, target = values.get("email", ""), values.get("next", "")
     try:
@@ -59,6 +59,8 @@ async def sign_in(request: AnyRequest) -> Response[Any]:
     except (SignInFailed, TooManyRequests) as error:
         context = {"next": target, "email": email, "error": error}
         return page(request, "sign_in/login.html", context, status=error.status)
+    if session_token is not None:
+        await sessions.sign_out(session_token)
     complete = signed_in.session.complete
     return keep_session(
         see_other(local_path(target, "/") if complete else f"/login/code{query(next=target)}"), signed_in
