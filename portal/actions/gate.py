@@ -46,19 +46,13 @@ async def verify_for_signing(action_id: UUID) -> SigningOrder:
     _check_signer(row)
     _check_digest(row)
     await _check_quorum(row)
-    simulation = queries.simulation_of(row)
     return SigningOrder(
-        action_id=action_id,
-        organization_id=row["organization"],
         chain_id=row["chain"],
         signer_id=row["signer_id"],
         signer_address=row["signer_address"],
         to=row["to_address"],
         data=bytes(row["calldata"]),
         value_wei=int(row["value_wei"]),
-        digest=bytes(row["digest"]),
-        gas_estimate=simulation.gas if simulation and simulation.ok else None,
-        deploys_contract_id=row["contract"] if row["to_address"] is None else None,
     )
 
 

@@ -37,6 +37,10 @@ SELECT = """
     LEFT JOIN person proposer ON proposer.id = m.person
 """
 
+WAITS_FOR_MEMBER = """
+    a.organization = {} AND a.status = 'proposed' AND a.expires_at > {} AND a.proposed_by IS DISTINCT FROM {}
+    AND NOT EXISTS (SELECT FROM decision d WHERE d.action = a.id AND d.member = {})
+"""
 
 POLICIES = """
     SELECT p.id, p.name, p.created_at, v.id AS version_id, v.number AS version, v.approvals_required,
@@ -118,12 +122,6 @@ async def count_inbox(actor: Actor) -> int:
         *_inbox_arguments(actor),
     )
     return int(rows[0]["count"])
-
-
-WAITS_FOR_MEMBER = """
-    a.organization = {} AND a.status = 'proposed' AND a.expires_at > {} AND a.proposed_by IS DISTINCT FROM {}
-    AND NOT EXISTS (SELECT FROM decision d WHERE d.action = a.id AND d.member = {})
-"""
 
 
 def _inbox_arguments(actor: Actor) -> tuple[Any, ...]:

@@ -191,19 +191,13 @@ class InboxItem(msgspec.Struct, frozen=True, kw_only=True):
 class SigningOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What the gate found approved: the only thing that may be signed."""
 
-    action_id: UUID
-    organization_id: UUID
     chain_id: int
     signer_id: UUID
     signer_address: str
     to: str | None
+    """None deploys."""
     data: bytes
     value_wei: int
-    digest: bytes
-    gas_estimate: int | None
-    """Of the last simulation that succeeded."""
-    deploys_contract_id: UUID | None
-    """The contract whose address the transaction will make; None for a call."""
 
     def matches(self, *, to: str | None, data: bytes, value_wei: int, chain_id: int) -> bool:
         """Whether a transaction with these fields does exactly what was approved."""

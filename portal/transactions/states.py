@@ -25,8 +25,6 @@ MOVES: dict[Status, frozenset[Status]] = {
 TERMINAL = frozenset(status for status, moves in MOVES.items() if not moves)
 UNMINED = frozenset({Status.NONCED, Status.SIGNED, Status.BROADCAST})
 """These hold a nonce that the chain has not used up: what the limit in flight counts."""
-INCLUDED = frozenset({Status.MINED, Status.CONFIRMED, Status.FINALIZED})
-"""These have a receipt."""
 
 
 def may_move(before: Status, after: Status) -> bool:
