@@ -34,10 +34,10 @@ async def sweep() -> int:
 
     Also registers a chain whose node was away when the worker started.
     """
-    await register_chains()
     swept = ("assess_signals", "simulate_actions", "make_signer_keys", "run_lanes")
     for job in swept:
         ring(job)
+    await register_chains()  # last, since a node that hangs may take long to be given up
     return len(swept)
 
 

@@ -86,7 +86,7 @@ async def read_stages() -> list[dict[str, Any]]:
     stages = {
         "received_to_assessed": ("signal", "received_at", "assessed_at"),
         "proposed_to_decided": ("action", "proposed_at", "decided_at"),
-        "approved_to_broadcast": ("transaction", "queued_at", "broadcast_at"),
+        "queued_to_broadcast": ("transaction", "queued_at", "broadcast_at"),
         "broadcast_to_mined": ("transaction", "broadcast_at", "mined_at"),
         "mined_to_confirmed": ("transaction", "mined_at", "confirmed_at"),
     }
