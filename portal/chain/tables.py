@@ -28,6 +28,7 @@ class Chain(Table, tablename="chain"):
     head_at = columns.moment(null=True)
     """When our watcher last saw a new head."""
     paused_at = columns.moment(null=True)
+    """While an operator has set it, no new transaction is signed or sent."""
 
     confirms_at_all = Check("confirmations >= 1")
 
