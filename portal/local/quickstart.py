@@ -265,7 +265,7 @@ class _Making:
             given = RuleInput(
                 name=name,
                 source_id=source_id,
-                condition='signal.type == "sponsorship" && payload.action == "created"',
+                condition='signal.type == "sponsorship"',
                 subject='{"id": "github:" + payload.sponsorship.sponsor.login, '
                 '"name": payload.sponsorship.sponsor.login}',
                 contract_id=contract.id,
