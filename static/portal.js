@@ -11,7 +11,9 @@
   const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "long" });
   const hours = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
   function relative(at) {
-    const seconds = (Date.now() - at) / 1000;
+    const elapsed = (Date.now() - at) / 1000;
+    // What is almost 7 days ahead is in 7 days.
+    const seconds = elapsed < 0 ? elapsed * 1.01 : elapsed;
     for (const [size, unit] of units) {
       const count = Math.floor(Math.abs(seconds) / size);
       if (count >= 1) {
@@ -45,10 +47,23 @@
     if (target) target.focus();
   };
   focusChange(document);
+  // What a reader unfolded, and the field they type in, stay so when a live page renews itself.
+  let unfolded = [];
+  let typing = "";
+  document.addEventListener("htmx:before:swap", () => {
+    unfolded = [...all("#content details[open] > summary")].map((summary) => summary.textContent);
+    typing = document.activeElement?.id ?? "";
+  });
   document.addEventListener("htmx:after:swap", (event) => {
     showTimes();
-    const change = event.detail?.ctx?.request?.method?.toUpperCase() === "POST" ? document.querySelector("#flash .alert, [data-focus]") : null;
-    if (change) { change.tabIndex = -1; change.focus(); }
+    if (event.detail?.ctx?.request?.method?.toUpperCase() === "POST") {
+      const change = document.querySelector("#flash .alert, [data-focus]");
+      if (!change) return;
+      if (!change.matches("input")) change.tabIndex = -1;
+      return change.focus();
+    }
+    for (const summary of all("#content details > summary")) if (unfolded.includes(summary.textContent)) summary.parentElement.open = true;
+    if (typing && document.activeElement === document.body) document.getElementById(typing)?.focus({ preventScroll: true });
   });
 
   // A failure of the network itself: say what happened and what to do.
@@ -83,6 +98,7 @@
       setTimeout(() => copy.classList.remove("copied"), 1500);
     }
     if (event.target.closest("[data-open-help]")) openHelp();
+    if (event.target.closest("[data-print]")) print();
     for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   });
 

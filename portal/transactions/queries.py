@@ -7,7 +7,7 @@ from uuid import UUID
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
-from portal.transactions.schemas import AttemptView, TransactionView
+from portal.transactions.schemas import AttemptView, Holding, TransactionView
 from portal.transactions.states import TERMINAL, UNMINED, depth
 from portal.transactions.tables import Outcome, TransactionStatus
 
@@ -76,6 +76,38 @@ async def list_transactions(
     )
     views = {view.id: view for view in await _views(rows)}
     return page_of(rows, limit, lambda row: views[row["id"]])
+
+
+HOLDINGS = """
+    SELECT contract_id, contract_name, symbol, decimals, sum(sign * amount)::text AS amount FROM (
+        SELECT c.id AS contract_id, c.name AS contract_name, c.symbol, c.decimals,
+               CASE WHEN a.function IN ('mint(address,uint256)', 'mint(address,string)', 'transfer(address,uint256)')
+                        THEN (lower(a.arguments->0->>'value') = lower(e.address))::int
+                    WHEN a.function = 'burn_from(address,uint256)'
+                        THEN -(lower(a.arguments->0->>'value') = lower(e.address))::int
+                    WHEN a.function IN ('transferFrom(address,address,uint256)',
+                                        'safeTransferFrom(address,address,uint256)')
+                        THEN (lower(a.arguments->1->>'value') = lower(e.address))::int
+                             - (lower(a.arguments->0->>'value') = lower(e.address))::int
+                    ELSE 0 END AS sign,
+               CASE WHEN c.decimals IS NULL OR a.function NOT LIKE '%,uint256)' THEN 1
+                    ELSE (a.arguments->-1->>'value')::numeric END AS amount
+        FROM action a
+        JOIN transaction t ON t.action = a.id
+        JOIN contract c ON c.id = a.contract
+        JOIN end_user e ON e.id = a.end_user
+        WHERE a.organization = {} AND a.end_user = {} AND t.outcome = 'ok' AND t.status IN ('confirmed', 'finalized')
+    ) moved
+    GROUP BY contract_id, contract_name, symbol, decimals HAVING sum(sign * amount) > 0 ORDER BY contract_name
+"""
+
+
+async def list_holdings(organization_id: UUID, end_user_id: UUID) -> list[Holding]:
+    """Of each contract, what confirmed actions gave the end user less what they took.
+
+    What is on its way does not count, nor what moved on the chain without an action of this portal.
+    """
+    return [Holding(**row) for row in await run_sql(HOLDINGS, organization_id, end_user_id)]
 
 
 async def count_by_status(organization_id: UUID) -> dict[TransactionStatus, int]:

@@ -66,3 +66,15 @@ class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
     mined_at: datetime | None
     confirmed_at: datetime | None
     finalized_at: datetime | None
+
+
+class Holding(msgspec.Struct, frozen=True, kw_only=True):
+    """What an end user owns of one contract."""
+
+    contract_id: UUID
+    contract_name: str
+    symbol: str | None
+    decimals: int | None
+    """None where it counts things, such as certificates."""
+    amount: str
+    """In the smallest unit, above 0."""

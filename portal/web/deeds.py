@@ -8,13 +8,24 @@ import msgspec
 
 from portal.actions.schemas import ActionView
 from portal.signals.schemas import SignalView
-from portal.transactions.schemas import TransactionView
-from portal.web.states import state_of
+from portal.transactions.schemas import Holding, TransactionView
+from portal.web.render import amount
+from portal.web.states import State
 from portal.web.stories import current_state
 
 GIVEN = re.compile(r"^(?:Mint|Issue|Transfer) (?:an? )?(?P<thing>.+) to .+$")
 NUMBERS = ("nobody", "one person", "two people", "three people", "four people", "five people")
 SOON = "Usually this takes less than a minute."
+ON_ITS_WAY = State("On its way", "send", "move")
+STANDINGS = {
+    "mined": State("Just arrived", "circle-check", "move"),
+    "confirmed": State("Yours", "circle-check", "good"),
+    "finalized": State("Yours for good", "rosette-discount-check", "good"),
+    "reverted": State("Did not work", "alert-triangle", "bad"),
+    "refused": State("Did not work", "alert-triangle", "bad"),
+    "cancelled": State("Called off", "ban", "calm"),
+}
+"""Where a deed stands for whom it was done: members read the exact states."""
 ARRIVED = ("mined", "confirmed", "finalized")
 
 
@@ -23,9 +34,18 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     sentence: str
     icon: str
-    tone: str
-    state: str
+    state: State
     at: datetime
+    organization: str
+
+
+class Owned(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of one kind somebody owns, in words."""
+
+    amount: str
+    """`75 PTS`, `2 GRAD`."""
+    name: str
+    icon: str
     organization: str
 
 
@@ -50,16 +70,26 @@ def deed_of(
     thing = given["thing"] if given else None
     arrived = state in ARRIVED
     title = (thing if arrived else f"{thing}, on its way") if thing else action.summary
+    at = (transaction.mined_at if transaction else None) or action.decided_at or action.proposed_at
     because = f"because {signal.source_name} reported {_plain_type(signal.type)}" if signal else "on its own account"
     agreed = f", approved by {people(action.approvals_given)}" if action.approvals_given else ""
     return Deed(
         id=action.id,
         title=title,
-        sentence=f"From {organization}, {because}{agreed}.",
+        sentence=f"From {organization} on {at:%-d %B %Y}, {because}{agreed}.",
         icon="certificate" if thing and "certificate" in thing else "coins" if thing else "file-text",
-        tone=state_of(state).tone,
-        state=state,
-        at=(transaction.mined_at if transaction else None) or action.decided_at or action.proposed_at,
+        state=STANDINGS.get(state, ON_ITS_WAY),
+        at=at,
+        organization=organization,
+    )
+
+
+def owned_of(holding: Holding, organization: str) -> Owned:
+    """A holding as its owner reads it."""
+    return Owned(
+        amount=amount(holding.amount, holding.decimals, holding.symbol),
+        name=holding.contract_name,
+        icon="certificate" if holding.decimals is None else "coins",
         organization=organization,
     )
 

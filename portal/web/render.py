@@ -22,6 +22,7 @@ from portal.web.states import action_state, state_of
 AnyRequest = Request[Any, Any, Any]
 ICONS = ROOT / "node_modules" / "@tabler" / "icons" / "icons" / "outline"
 THEMES = ("light", "dark")
+NEARLY = 1.01
 UNITS = ((31_536_000, "year"), (2_592_000, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
@@ -37,8 +38,10 @@ def icon(name: str) -> Markup:
 
 
 def relative(moment: datetime, now: datetime) -> str:
-    """`3 minutes ago`, `in 2 hours`, `just now`."""
+    """`3 minutes ago`, `in 2 hours`, `just now`. What is almost 7 days ahead is in 7 days."""
     seconds = (now - moment).total_seconds()
+    if seconds < 0:
+        seconds *= NEARLY
     for size, unit in UNITS:
         if abs(seconds) >= size:
             count = math.floor(abs(seconds) / size)
@@ -96,6 +99,14 @@ def browser(user_agent: str) -> str:
     name = next((name for mark, name in names if mark in user_agent), None)
     system = next((system for mark, system in systems if mark in user_agent), None)
     return f"{name} on {system}" if name and system else name or (user_agent[:40] or "An unnamed program")
+
+
+def duration(seconds: float) -> str:
+    """`0.4 seconds`, `3 minutes`, `2 hours`: the largest unit that fits."""
+    for size, unit in UNITS:
+        if seconds >= size:
+            return count(math.floor(seconds / size), unit)
+    return f"{seconds:.1f} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
 
 
 def query(**parameters: Any) -> str:

@@ -12,13 +12,14 @@ from portal.web.states import action_state
 
 UNTOLD = ("rule.", "session.", "source.")
 STAGES = (
-    ("proposed", "Proposed"),
-    ("approved", "Approved"),
-    ("broadcast", "Sent"),
-    ("mined", "Included"),
-    ("confirmed", "Confirmed"),
-    ("finalized", "Final"),
+    ("proposed", "Proposed", "Being proposed"),
+    ("approved", "Approved", "Waits for approval"),
+    ("broadcast", "Sent", "Being sent"),
+    ("mined", "Included", "Being included"),
+    ("confirmed", "Confirmed", "Being confirmed"),
+    ("finalized", "Final", "Becoming final"),
 )
+"""Each stage's key, its word once it is reached, and its word while it is worked towards."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +35,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Stage(msgspec.Struct, frozen=True):
     word: str
     mark: str
-    """`done`, `now`, `failed` or `open`."""
+    """`done`, `now`, `wait` (for people), `failed` or `open`."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -103,15 +104,15 @@ def stages(action: ActionView, transaction: TransactionView | None) -> list[Stag
     if state in ("rejected", "expired", "cancelled"):
         return []
     if state == "reverted":
-        return [*(Stage(word, "done") for _, word in STAGES[:3]), Stage("Reverted", "failed")]
+        return [*(Stage(word, "done") for _, word, _ in STAGES[:3]), Stage("Reverted", "failed")]
     if state == "refused":
-        return [*(Stage(word, "done") for _, word in STAGES[:2]), Stage("Refused", "failed")]
+        return [*(Stage(word, "done") for _, word, _ in STAGES[:2]), Stage("Refused", "failed")]
     reached = {"queued": "approved", "nonced": "approved", "signed": "approved"}.get(state, state)
-    position = [key for key, _ in STAGES].index(reached)
-    done = position + 1
+    done = [key for key, _, _ in STAGES].index(reached) + 1
+    next_mark = "wait" if state == "proposed" else "now"
     return [
-        Stage(word, "done" if index < done else "now" if index == done else "open")
-        for index, (_, word) in enumerate(STAGES)
+        Stage(towards, next_mark) if index == done else Stage(word, "done" if index < done else "open")
+        for index, (_, word, towards) in enumerate(STAGES)
     ]
 
 

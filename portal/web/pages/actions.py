@@ -68,7 +68,8 @@ async def show_progress(
     """
     action = await actions.get_action(desk.actor.organization_id, action_id)
     if seen != _seen(action):
-        headers = {"HX-Retarget": "#action", "HX-Reswap": "innerHTML"}
+        # Morphed, so that a code or a reason that somebody is typing stays.
+        headers = {"HX-Retarget": "#action", "HX-Reswap": "innerMorph"}
         return fragment(request, "actions/_detail.html", {"desk": desk, **await _card(desk, action)}, headers=headers)
     context = await _progress(desk, action)
     # The last answer replaces the element, and with it the polling.
@@ -92,7 +93,7 @@ async def reject_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[U
     try:
         await service.reject(desk.actor, action_id, values.get("reason", ""))
     except PortalError as error:
-        return await _action_page(request, desk, action_id, error, rejecting=True)
+        return await _action_page(request, desk, action_id, error, rejecting=values.get("reason", ""))
     return see_other(desk.url(f"actions/{action_id}"), done="rejected")
 
 
@@ -108,7 +109,12 @@ async def cancel_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[U
 
 
 async def _action_page(
-    request: AnyRequest, desk: Desk, action_id: UUID, error: PortalError | None = None, *, rejecting: bool = False
+    request: AnyRequest,
+    desk: Desk,
+    action_id: UUID,
+    error: PortalError | None = None,
+    *,
+    rejecting: str | None = None,
 ) -> Response[str]:
     action = await actions.get_action(desk.actor.organization_id, action_id)
     context = await _card(desk, action) | {"rejecting": rejecting, "error": error}
@@ -126,7 +132,7 @@ async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
         "can_decide": not _why_not(desk, action),
         "can_cancel": action.status == "proposed"
         and (desk.may("actions:cancel") or action.proposed_by_member_id == desk.actor.id),
-        "rejecting": False,
+        "rejecting": None,
         "error": None,
     }
 
@@ -198,7 +204,7 @@ def _seen(action: ActionView) -> str:
 def _why_not(desk: Desk, action: ActionView) -> str:
     """Why this member has nothing to decide here; empty if they have."""
     if action.status != "proposed":
-        return "It is decided. What became of it is below."
+        return "Nothing is left to decide here."
     if not desk.may("actions:approve"):
         return "Your role can look at actions, but not decide about them."
     if action.proposed_by_member_id == desk.actor.id:

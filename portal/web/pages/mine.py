@@ -16,7 +16,7 @@ from portal.signals import queries as signals
 from portal.signals.schemas import SignalView
 from portal.transactions import queries as transactions
 from portal.web.asking import Person
-from portal.web.deeds import Deed, deed_of, steps_of
+from portal.web.deeds import Deed, Owned, deed_of, owned_of, steps_of
 from portal.web.render import AnyRequest, page
 
 OWN = {"permission": Permission.ACCOUNT}
@@ -31,6 +31,7 @@ async def show_mine(request: AnyRequest, session: Person) -> Response[str]:
     context = {
         "session": session,
         "deeds": sorted(deeds, key=lambda deed: deed.at, reverse=True),
+        "holdings": [each for profile in profiles for each in await _holdings(profile)],
         "organizations": [profile.organization_name for profile in profiles],
     }
     return page(request, "my/home.html", context)
@@ -61,6 +62,11 @@ async def _deeds(profile: EndUserProfile) -> list[Deed]:
         deed_of(action, sent.get(action.id), await _signal(profile, action), profile.organization_name)
         for action in approved
     ]
+
+
+async def _holdings(profile: EndUserProfile) -> list[Owned]:
+    found = await transactions.list_holdings(profile.organization_id, profile.end_user_id)
+    return [owned_of(each, profile.organization_name) for each in found]
 
 
 async def _signal(profile: EndUserProfile, action: ActionView) -> SignalView | None:

@@ -1,9 +1,12 @@
 """The pipeline from source to finality, what is quiet, and what needs somebody."""
 
-from datetime import timedelta
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from statistics import median
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from litestar import Response, get
 
 from portal import clock
@@ -15,10 +18,12 @@ from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
-from portal.web.render import AnyRequest
+from portal.web.render import AnyRequest, count, duration
 from portal.web.states import STATES
 
 BAR_HEIGHT = 60
+RECENT = 50
+"""Of each stage: what "usually" is measured by."""
 QUIET = timedelta(days=1)
 ON_THE_WAY = ("queued", "nonced", "signed", "broadcast", "mined", "confirmed")
 
@@ -36,31 +41,96 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
         pipeline=await _pipeline(desk, sum(hour.count for hour in hours)),
         volume=_volume(hours),
         sources=[_source(each) for each in sources],
-        problems=await _problems(desk, organization),
+        problems=await _problems(desk, organization, sources),
     )
 
 
-async def _pipeline(desk: Desk, signals_a_day: int) -> list[dict[str, Any]]:
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of the pipeline picture."""
+
+    name: str
+    icon: str
+    number: int
+    note: str
+    href: str
+    usually: str = ""
+    trouble: str = ""
+
+
+async def _pipeline(desk: Desk, signals_a_day: int) -> list[Stage]:
+    actions_by_status = await actions.count_by_status(desk.actor.organization_id)
+    return [
+        await _arriving(desk, signals_a_day),
+        Stage(
+            name="Proposed",
+            icon="git-branch",
+            number=sum(actions_by_status.values()),
+            note="actions ever",
+            href=desk.url("actions"),
+        ),
+        await _waiting(desk, _number(actions_by_status, "proposed")),
+        *await _carried_out(desk),
+    ]
+
+
+async def _arriving(desk: Desk, signals_a_day: int) -> Stage:
     organization = desk.actor.organization_id
-    proposed = await actions.count_by_status(organization)
-    sent = await transactions.count_by_status(organization)
-    stages = [
-        ("Signals", "broadcast", signals_a_day, "in the last 24 hours", "signals"),
-        ("Proposed", "git-branch", sum(proposed.values()), "actions ever", "actions"),
-        ("Waiting", "clock", _number(proposed, "proposed"), "for approval", "actions?status=proposed"),
-        ("On the way", "send", _number(sent, *ON_THE_WAY), "to finality", "transactions"),
-        (
-            "Final",
-            "rosette-discount-check",
-            _number(sent, "finalized"),
-            "no way back",
-            "transactions?status=finalized",
+    newest = (await signals.list_signals(organization, SignalFilter(), limit=RECENT)).items
+    day = SignalFilter(since=clock.now() - timedelta(days=1))
+    troubled = _number(await signals.count_signals_by_status(organization, day), "failed", "quarantined", "dead")
+    return Stage(
+        name="Signals",
+        icon="broadcast",
+        number=signals_a_day,
+        note="in the last 24 hours",
+        href=desk.url("signals"),
+        usually=_usually("Assessed after", ((each.received_at, each.assessed_at) for each in newest)),
+        trouble=f"{troubled:,} in trouble" if troubled else "",
+    )
+
+
+async def _waiting(desk: Desk, number: int) -> Stage:
+    newest = (await actions.list_actions(desk.actor.organization_id, limit=RECENT)).items
+    approved = (each for each in newest if each.status == "approved")
+    return Stage(
+        name="Waiting",
+        icon="clock",
+        number=number,
+        note="for approval",
+        href=desk.url("actions?status=proposed"),
+        usually=_usually("Approved after", ((each.proposed_at, each.decided_at) for each in approved)),
+    )
+
+
+async def _carried_out(desk: Desk) -> list[Stage]:
+    sent = await transactions.count_by_status(desk.actor.organization_id)
+    newest = (await transactions.list_transactions(desk.actor.organization_id, limit=RECENT)).items
+    failed = sum(1 for each in newest if each.failure)
+    return [
+        Stage(
+            name="On the way",
+            icon="send",
+            number=_number(sent, *ON_THE_WAY),
+            note="to finality",
+            href=desk.url("transactions"),
+            usually=_usually("Included after", ((each.queued_at, each.mined_at) for each in newest)),
+            trouble=f"{failed} of the last {len(newest)} failed" if failed else "",
+        ),
+        Stage(
+            name="Final",
+            icon="rosette-discount-check",
+            number=_number(sent, "finalized"),
+            note="no way back",
+            href=desk.url("transactions?status=finalized"),
+            usually=_usually("Final after", ((each.mined_at, each.finalized_at) for each in newest)),
         ),
     ]
-    return [
-        {"name": name, "icon": icon, "number": number, "note": note, "href": desk.url(path)}
-        for name, icon, number, note, path in stages
-    ]
+
+
+def _usually(words: str, spans: Iterable[tuple[datetime | None, datetime | None]]) -> str:
+    """The median of the spans that are over, in words; empty where there is none."""
+    seconds = [(end - start).total_seconds() for start, end in spans if start and end]
+    return f"{words} {duration(median(seconds))}" if seconds else ""
 
 
 def _number(counts: Any, *states: str) -> int:
@@ -82,15 +152,16 @@ def _source(source: SourceView) -> dict[str, Any]:
     return {"id": source.id, "name": source.name, "last_at": last_at, "state": "quiet" if quiet else source.status}
 
 
-async def _problems(desk: Desk, organization: UUID) -> list[dict[str, Any]]:
+async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -> list[dict[str, Any]]:
     """What does not go on by itself, each with what to do about it."""
     held = (await transactions.list_transactions(organization, held=True, limit=10)).items
     failed_signals = await signals.count_signals_by_status(
         organization, SignalFilter(since=clock.now() - timedelta(days=7))
     )
     found = [await _held(desk, each) for each in held]
+    found += [_refusing(desk, each) for each in sources if each.rejected_24h]
     for status, advice in (
-        ("failed", "A rule could not be evaluated. The signal says why; mend the rule, then replay."),
+        ("failed", "A rule could not be evaluated. The signal says why; mend the rule, then assess it again."),
         ("quarantined", "The sender is genuine, but the content is not what is expected. Look at the first one."),
     ):
         number = _number(failed_signals, status)
@@ -100,6 +171,16 @@ async def _problems(desk: Desk, organization: UUID) -> list[dict[str, Any]]:
             href = desk.url(f"signals?status={status}")
             found.append({"title": title, "advice": advice, "href": href, "icon": state.icon, "tone": state.tone})
     return found
+
+
+def _refusing(desk: Desk, source: SourceView) -> dict[str, Any]:
+    return {
+        "title": f"{source.name}: {count(source.rejected_24h, 'delivery', 'deliveries')} refused in the last 24 hours",
+        "advice": "Mostly a wrong secret at the sender. The page of the source names the cause of each.",
+        "href": desk.url(f"sources/{source.id}#refused"),
+        "icon": "shield-x",
+        "tone": "warn",
+    }
 
 
 async def _held(desk: Desk, transaction: TransactionView) -> dict[str, Any]:
