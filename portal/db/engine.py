@@ -1,10 +1,10 @@
 """One PostgreSQL engine and pool a process, db transactions and advisory locks."""
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
@@ -36,8 +36,17 @@ UNREACHABLE = (
 )
 
 
+WAIT_SECONDS = 10
+"""How long anybody waits for a connection of the pool before the answer is that the database is unavailable."""
+
+
 class Engine(PostgresEngine):
     """Piccolo's engine with query time observed and a bounded wait for a connection."""
+
+    async def _run_in_pool(self, query: str, args: Sequence[Any] | None = None) -> Any:
+        assert self.pool is not None
+        async with self.pool.acquire(timeout=WAIT_SECONDS) as connection:
+            return await connection.fetch(query, *(args or ()))
 
     async def run_querystring(self, querystring: QueryString, in_pool: bool = True) -> Any:
         started = time.perf_counter()
@@ -45,6 +54,38 @@ class Engine(PostgresEngine):
             return await super().run_querystring(querystring, in_pool)
         finally:
             QUERY_SECONDS.observe(time.perf_counter() - started)
+
+
+class Transaction(PostgresTransaction):
+    """Piccolo's db transaction, which gives its connection back however it ends.
+
+    Piccolo's own keeps it for good where BEGIN, COMMIT or ROLLBACK fails or is cancelled, as a job is at its timeout.
+    """
+
+    async def get_connection(self) -> Any:
+        pool = self.engine.pool
+        return await (pool.acquire(timeout=WAIT_SECONDS) if pool else self.engine.get_new_connection())
+
+    async def begin(self) -> None:
+        with self._closed_on_failure():
+            await self.transaction.start()
+
+    async def __aexit__(self, exception_type: Any, exception: BaseException | None, traceback: Any) -> Literal[False]:
+        self.engine.current_transaction.reset(self.context)
+        with self._closed_on_failure():
+            await (self.transaction.rollback() if exception else self.transaction.commit())
+        pool = self.engine.pool
+        await (pool.release(self.connection) if pool else self.connection.close())
+        return False
+
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            with suppress(asyncpg.InterfaceError):  # the pool has taken it back already, broken as it is
+                self.connection.terminate()  # nobody knows its state; the pool makes another one
+            raise
 
 
 @cache
@@ -76,15 +117,15 @@ async def open_pool() -> AsyncIterator[None]:
 
 
 async def _leave_as_it_is(_connection: object) -> None:
-    """Nothing of ours outlives its db transaction on a pooled connection; asyncpg's reset costs a round trip a query."""
+    """Nothing of ours outlives its db transaction on a connection; asyncpg's reset costs a round trip a query."""
 
 
-def transaction() -> PostgresTransaction:
+def transaction() -> Transaction:
     """A db transaction. Nesting raises, so only the outermost service function opens one.
 
     Start no task inside it: a child task would share its connection ("another operation is in progress").
     """
-    return get_engine().transaction(allow_nested=False)
+    return Transaction(get_engine(), allow_nested=False)
 
 
 def in_transaction() -> bool:

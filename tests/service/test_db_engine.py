@@ -1,0 +1,67 @@
+"""Connections: none is lost however a db transaction ends, and nobody waits for one for ever."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from portal.db import engine
+from portal.db.engine import get_engine, in_transaction, is_unreachable, run_sql, transaction
+
+
+async def begin_and_end_for_ever() -> None:
+    while True:
+        async with transaction():
+            await run_sql("SELECT 1")
+
+
+@asynccontextmanager
+async def all_connections() -> AsyncIterator[None]:
+    """Hold every connection of the pool; one that is lost makes this a `TimeoutError`."""
+    pool = get_engine().pool
+    assert pool is not None
+    taken = [await pool.acquire(timeout=20) for _ in range(pool.get_max_size())]
+    try:
+        yield
+    finally:
+        for connection in taken:
+            await pool.release(connection)
+
+
+async def test_a_transaction_that_is_cancelled_anywhere_gives_its_connection_back(database: None) -> None:
+    for _ in range(60):
+        tasks = [asyncio.create_task(begin_and_end_for_ever()) for _ in range(4)]
+        await asyncio.sleep(random.random() * 0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    async with all_connections():
+        pass
+
+
+async def test_a_commit_that_fails_ends_the_transaction(database: None) -> None:
+    async def break_at_commit() -> None:
+        async with transaction():
+            await run_sql("CREATE TEMP TABLE late (id int PRIMARY KEY, before int REFERENCES late DEFERRABLE)")
+            await run_sql("SET CONSTRAINTS ALL DEFERRED")
+            await run_sql("INSERT INTO late VALUES (1, 2)")
+
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await break_at_commit()
+    assert not in_transaction()
+    async with all_connections():
+        pass
+
+
+async def test_whoever_finds_no_free_connection_is_told_so(database: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "WAIT_SECONDS", 0.2)
+    async with all_connections():
+        with pytest.raises(TimeoutError) as alone:
+            await run_sql("SELECT 1")
+        with pytest.raises(TimeoutError):
+            await transaction().__aenter__()
+    assert is_unreachable(alone.value)
+    assert await run_sql("SELECT 1 AS one") == [{"one": 1}]
