@@ -109,8 +109,7 @@ async def propose_deployment(actor: Actor, given: DeploymentInput) -> ActionView
             call,
             await get_target(actor.organization_id, contract_id),
             await get_terms(actor.organization_id, given.policy_id),
-            arguments=encoded.arguments,
-            calldata=encoded.calldata,
+            encoded,
             to=None,
         )
     assert action_id, "only a rule's proposal can exist already"

@@ -18,7 +18,7 @@ from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.schemas import ActionInput, ActionView, ProposedCall
 from portal.actions.tables import Action, ActionStatus
 from portal.audit.service import append
-from portal.chain import abi as contract_abi
+from portal.chain.abi import EncodedCall, encode_call
 from portal.chain.tables import ContractStatus, SignerStatus
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
@@ -75,10 +75,8 @@ async def propose_in_transaction(actor: Actor, call: ProposedCall) -> UUID | Non
         EndUser.id == call.end_user_id, EndUser.organization == actor.organization_id
     ):
         raise NotFound("There is no such end user.")
-    encoded = contract_abi.encode_call(target.abi, call.function, call.arguments)
-    return await insert_action(
-        actor, call, target, terms, arguments=encoded.arguments, calldata=encoded.calldata, to=target.address
-    )
+    encoded = encode_call(target.abi, call.function, call.arguments)
+    return await insert_action(actor, call, target, terms, encoded, to=target.address)
 
 
 async def propose(actor: Actor, given: ActionInput) -> ActionView:
@@ -144,43 +142,12 @@ async def get_terms(organization_id: UUID, policy_id: UUID) -> Terms:
 
 
 async def insert_action(
-    actor: Actor,
-    call: ProposedCall,
-    target: Target,
-    terms: Terms,
-    *,
-    arguments: list[dict[str, Any]],
-    calldata: bytes,
-    to: str | None,
+    actor: Actor, call: ProposedCall, target: Target, terms: Terms, encoded: EncodedCall, *, to: str | None
 ) -> UUID | None:
     """Store the encoded call with its digest, sentence and deadline, and its audit entry; None if it exists already."""
-    digest = digest_of(
-        CanonicalCall(
-            organization_id=actor.organization_id,
-            chain_id=target.chain_id,
-            to=to,
-            function=call.function,
-            arguments=arguments,
-            calldata=calldata,
-            value_wei=call.value_wei,
-            policy_version_id=terms.version_id,
-            policy_version_number=terms.number,
-            signer=target.signer_address,
-        )
-    )
-    summary = effects.summarize(
-        effects.Effect(
-            contract_name=target.contract_name,
-            function=call.function,
-            arguments=arguments,
-            symbol=target.symbol,
-            decimals=target.decimals,
-            names=await queries.names_of(actor.organization_id, effects.addresses_in(arguments)),
-            value_wei=call.value_wei,
-            currency=target.currency,
-        )
-    )
     now, action_id, story = clock.now(), new_id(), call.correlation_id or correlation_id()
+    digest = _digest(actor, call, target, terms, encoded, to=to)
+    summary = await _summary(actor, call, target, encoded)
     inserted = (
         await Action.insert(
             Action(
@@ -192,10 +159,10 @@ async def insert_action(
                 end_user=call.end_user_id,
                 contract=target.contract_id,
                 chain=target.chain_id,
-                function=call.function,
-                arguments=arguments,
+                function=encoded.function,
+                arguments=encoded.arguments,
                 to_address=to,
-                calldata=calldata,
+                calldata=encoded.calldata,
                 value_wei=call.value_wei,
                 digest=digest,
                 policy_version=terms.version_id,
@@ -212,17 +179,50 @@ async def insert_action(
     )
     if not inserted:
         return None
-    detail = {
+    said = {
         "digest": digest.hex(),
         "summary": summary,
         "contract_id": target.contract_id,
-        "function": call.function,
+        "function": encoded.function,
         "policy_version_id": terms.version_id,
         "signal_id": call.signal_id,
         "rule_id": call.rule_id,
     }
+    detail = {name: str(value) for name, value in said.items() if value is not None}
     with bound_contextvars(correlation_id=story):
-        await append(
-            actor, "action.proposed", "action", action_id, {k: str(v) for k, v in detail.items() if v is not None}
-        )
+        await append(actor, "action.proposed", "action", action_id, detail)
     return action_id
+
+
+def _digest(
+    actor: Actor, call: ProposedCall, target: Target, terms: Terms, encoded: EncodedCall, *, to: str | None
+) -> bytes:
+    return digest_of(
+        CanonicalCall(
+            organization_id=actor.organization_id,
+            chain_id=target.chain_id,
+            to=to,
+            function=encoded.function,
+            arguments=encoded.arguments,
+            calldata=encoded.calldata,
+            value_wei=call.value_wei,
+            policy_version_id=terms.version_id,
+            policy_version_number=terms.number,
+            signer=target.signer_address,
+        )
+    )
+
+
+async def _summary(actor: Actor, call: ProposedCall, target: Target, encoded: EncodedCall) -> str:
+    return effects.summarize(
+        effects.Effect(
+            contract_name=target.contract_name,
+            function=encoded.function,
+            arguments=encoded.arguments,
+            symbol=target.symbol,
+            decimals=target.decimals,
+            names=await queries.names_of(actor.organization_id, effects.addresses_in(encoded.arguments)),
+            value_wei=call.value_wei,
+            currency=target.currency,
+        )
+    )
