@@ -5,15 +5,10 @@ from uuid import UUID
 
 from portal import clock, sealing
 from portal.accounts import totp
+from portal.accounts.people import record
+from portal.accounts.proofs import SecondFactorInvalid, use_second_factor
 from portal.accounts.schemas import Enrolment, SignedIn
-from portal.accounts.sessions import (
-    SecondFactorInvalid,
-    end_sessions,
-    find_session,
-    record,
-    replace_session,
-    use_second_factor,
-)
+from portal.accounts.sessions import end_sessions, find_session, replace_session
 from portal.accounts.tables import Person
 from portal.db.engine import transaction
 from portal.errors import Conflict, InputInvalid, NotFound, NotSignedIn, SettingInvalid

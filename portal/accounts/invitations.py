@@ -22,9 +22,9 @@ from portal.accounts.people import (
     require_authority,
 )
 from portal.accounts.permissions import Permission, Role
+from portal.accounts.proofs import SignInFailed, prove_password
 from portal.accounts.queries import find_person, get_end_user, list_memberships
 from portal.accounts.schemas import Actor, EndUserActor, InvitationView, PersonView, member_actor
-from portal.accounts.sessions import SignInFailed, prove_password
 from portal.accounts.tables import EndUser, Invitation, InvitationKind
 from portal.audit.service import append
 from portal.db.columns import new_id

@@ -1,8 +1,10 @@
 """Choosing another password, by somebody who is signed in and knows the present one."""
 
 from portal.accounts import passwords
+from portal.accounts.people import record
+from portal.accounts.proofs import SignInFailed, prove_password
 from portal.accounts.schemas import CurrentSession
-from portal.accounts.sessions import SignInFailed, end_sessions, prove_password, record
+from portal.accounts.sessions import end_sessions
 from portal.accounts.tables import Person
 from portal.db.engine import transaction
 from portal.errors import InputInvalid

@@ -1,13 +1,18 @@
-"""Rows of organisations, persons and members, made inside the caller's db transaction; and who may act on whom."""
+"""Rows of organisations, persons and members and what is recorded of them, all inside the caller's db transaction;
+and who may act on whom.
+"""
 
 import re
 import unicodedata
+from typing import Any
 from uuid import UUID
 
 from portal import clock
 from portal.accounts.permissions import GRANTS, Permission, Role
-from portal.accounts.schemas import Actor, ActorKind, OrganizationView, PersonView
+from portal.accounts.queries import list_memberships
+from portal.accounts.schemas import Actor, ActorKind, OrganizationView, PersonView, member_actor
 from portal.accounts.tables import Organization, Person
+from portal.audit.service import append
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.errors import Conflict, Forbidden, InputInvalid
@@ -136,3 +141,17 @@ async def keep_an_owner(organization_id: UUID, member_id: UUID) -> None:
     )
     if not others:
         raise LastOwner("This is the last owner. Make somebody else an owner first.")
+
+
+async def record(person_id: UUID, kind: str, subject_kind: str, subject_id: UUID, detail: dict[str, Any]) -> None:
+    """Append an audit entry about this person to the chain of each organisation they are a member of."""
+    # In one order, so that two people of the same organisations do not wait for each other's chain heads.
+    for membership in sorted(await list_memberships(person_id), key=lambda each: each.organization_id):
+        actor = member_actor(
+            organization_id=membership.organization_id,
+            member_id=membership.member_id,
+            person_id=person_id,
+            role=membership.role,
+            email=membership.email,
+        )
+        await append(actor, kind, subject_kind, subject_id, detail)

@@ -24,6 +24,7 @@ from portal.accounts.people import (
     require_authority,
 )
 from portal.accounts.permissions import GRANTS, Permission, Role
+from portal.accounts.proofs import SignInFailed, prove_password
 from portal.accounts.queries import find_person, get_member, list_memberships
 from portal.accounts.schemas import (
     Actor,
@@ -35,7 +36,7 @@ from portal.accounts.schemas import (
     command_actor,
     system_actor,
 )
-from portal.accounts.sessions import SignInFailed, end_sessions, prove_password
+from portal.accounts.sessions import end_sessions
 from portal.accounts.tables import EndUser, Member, Person
 from portal.accounts.totp import seal_secret
 from portal.audit.service import append

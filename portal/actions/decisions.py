@@ -7,8 +7,8 @@ from structlog.contextvars import bound_contextvars
 
 from portal import clock
 from portal.accounts.permissions import GRANTS, Permission, Role
+from portal.accounts.proofs import SecondFactorInvalid, SecondFactorMissing, use_second_factor
 from portal.accounts.schemas import Actor, ActorKind, system_actor
-from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing, use_second_factor
 from portal.actions import digest as digests
 from portal.actions import queries, simulations
 from portal.actions.checks import checked_reason

@@ -25,8 +25,8 @@ from portal.accounts import service as account_service
 from portal.accounts.api_keys import create_api_key
 from portal.accounts.people import slug_of
 from portal.accounts.permissions import SCOPES
+from portal.accounts.proofs import SecondFactorInvalid
 from portal.accounts.schemas import Actor, OrganizationView, command_actor
-from portal.accounts.sessions import SecondFactorInvalid
 from portal.actions import queries as actions
 from portal.actions import service as action_service
 from portal.actions.schemas import ActionView, DeploymentInput, PolicyInput

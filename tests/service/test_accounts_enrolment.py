@@ -6,10 +6,10 @@ import pyotp
 import pytest
 
 from portal import clock
-from portal.accounts import sessions
+from portal.accounts import proofs, sessions
 from portal.accounts.enrolment import confirm_enrolment, start_enrolment
+from portal.accounts.proofs import SecondFactorInvalid
 from portal.accounts.schemas import Enrolment
-from portal.accounts.sessions import SecondFactorInvalid
 from portal.accounts.tables import Person
 from portal.db.engine import run_sql
 from portal.errors import InputInvalid, NotSignedIn
@@ -49,8 +49,8 @@ async def test_the_code_of_the_enrolment_is_spent_by_it(cast: Cast) -> None:
     code = code_of(enrolment)
     await confirm_enrolment(bob.person_id, enrolment.sealed, code, session_token=await sign_in(bob))
     with pytest.raises(SecondFactorInvalid):
-        await sessions.use_second_factor(bob.person_id, code)
-    assert await sessions.use_second_factor(bob.person_id, code_of(enrolment, 1)) == "totp"
+        await proofs.use_second_factor(bob.person_id, code)
+    assert await proofs.use_second_factor(bob.person_id, code_of(enrolment, 1)) == "totp"
 
 
 async def test_a_wrong_code_changes_nothing_and_the_same_picture_comes_back(cast: Cast) -> None:
@@ -95,8 +95,8 @@ async def test_replacing_one_takes_a_code_of_the_old_one(cast: Cast) -> None:
         current_code=cast.bob.code(1),
     )
     with pytest.raises(SecondFactorInvalid):
-        await sessions.use_second_factor(cast.bob.person_id, cast.bob.code(1))
-    assert await sessions.use_second_factor(cast.bob.person_id, code_of(enrolment, 1)) == "totp"
+        await proofs.use_second_factor(cast.bob.person_id, cast.bob.code(1))
+    assert await proofs.use_second_factor(cast.bob.person_id, code_of(enrolment, 1)) == "totp"
 
 
 async def test_a_form_of_somebody_else_or_a_changed_one_is_refused(cast: Cast) -> None:

@@ -9,7 +9,7 @@ import pytest
 import time_machine
 
 from portal import clock
-from portal.accounts import queries, service, sessions
+from portal.accounts import proofs, queries, service, sessions
 from portal.accounts.invitations import EndUserHasLogin, InvitationNotOpen, list_invitations
 from portal.accounts.people import AlreadyMember, PersonExists, SlugTaken
 from portal.accounts.permissions import Role
@@ -30,7 +30,7 @@ async def accept(token: str, **given: Any) -> Any:
 async def signs_in(email: str, password: str) -> bool:
     try:
         await sessions.sign_in(email, password, ip="203.0.113.7", user_agent="")
-    except sessions.SignInFailed:
+    except proofs.SignInFailed:
         return False
     return True
 

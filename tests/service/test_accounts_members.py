@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from portal.accounts import queries, service, sessions
+from portal.accounts import proofs, queries, service, sessions
 from portal.accounts.people import AlreadyMember, LastOwner, PersonExists
 from portal.accounts.permissions import Permission, Role
 from portal.accounts.schemas import Actor, ActorKind, LoginState, command_actor
@@ -170,8 +170,8 @@ async def test_a_lost_second_factor_is_removed_and_its_sessions_end(cast: Cast) 
     assert await sessions.find_session(token) is None
     fresh = await sessions.sign_in(cast.bob.email, PASSWORD, ip="203.0.113.7", user_agent="")
     assert fresh.session.complete
-    with pytest.raises(sessions.SecondFactorMissing):
-        await sessions.use_second_factor(cast.bob.person_id, cast.bob.code(1))
+    with pytest.raises(proofs.SecondFactorMissing):
+        await proofs.use_second_factor(cast.bob.person_id, cast.bob.code(1))
     with pytest.raises(SecondFactorNotEnrolled):
         await service.reset_second_factor(cast.alice.actor, member_id(cast.bob))
     assert "second_factor.reset" in await kinds(cast.organization_id)

@@ -13,9 +13,9 @@ import time_machine
 from argon2 import PasswordHasher
 
 from portal import clock
-from portal.accounts import sessions, throttle
+from portal.accounts import proofs, sessions, throttle
 from portal.accounts.jobs import prune_accounts
-from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing, SignInFailed
+from portal.accounts.proofs import SecondFactorInvalid, SecondFactorMissing, SignInFailed
 from portal.accounts.tables import Person
 from portal.db.engine import run_sql, transaction
 from portal.errors import NotFound, NotSignedIn, TooManyRequests
@@ -217,35 +217,35 @@ async def test_one_ends_ones_own_sessions_and_nobody_elses(cast: Cast) -> None:
 async def test_a_code_is_accepted_once_even_by_many_at_once(cast: Cast) -> None:
     code = cast.bob.code()
     answers = await asyncio.gather(
-        *(sessions.use_second_factor(cast.bob.person_id, code) for _ in range(4)), return_exceptions=True
+        *(proofs.use_second_factor(cast.bob.person_id, code) for _ in range(4)), return_exceptions=True
     )
     assert answers.count("totp") == 1
     assert all(isinstance(answer, SecondFactorInvalid) for answer in answers if answer != "totp")
 
 
 async def test_an_older_code_is_refused_after_a_newer_one(cast: Cast) -> None:
-    await sessions.use_second_factor(cast.bob.person_id, cast.bob.code(1))
+    await proofs.use_second_factor(cast.bob.person_id, cast.bob.code(1))
     for steps in (-1, 0, 1):
         with pytest.raises(SecondFactorInvalid):
-            await sessions.use_second_factor(cast.bob.person_id, cast.bob.code(steps))
+            await proofs.use_second_factor(cast.bob.person_id, cast.bob.code(steps))
 
 
 async def test_a_code_of_somebody_else_or_none_is_refused(cast: Cast) -> None:
     with pytest.raises(SecondFactorInvalid):
-        await sessions.use_second_factor(cast.bob.person_id, cast.alice.code())
+        await proofs.use_second_factor(cast.bob.person_id, cast.alice.code())
     await without_second_factor(cast.carol)
     with pytest.raises(SecondFactorMissing):
-        await sessions.use_second_factor(cast.carol.person_id, "123456")
+        await proofs.use_second_factor(cast.carol.person_id, "123456")
 
 
 async def test_guessed_codes_are_counted_even_where_the_db_transaction_is_undone(cast: Cast) -> None:
     for _ in range(5):
         with pytest.raises(SecondFactorInvalid):
             async with transaction():
-                await sessions.use_second_factor(cast.bob.person_id, "000000")
+                await proofs.use_second_factor(cast.bob.person_id, "000000")
     with pytest.raises(TooManyRequests):
         async with transaction():
-            await sessions.use_second_factor(cast.bob.person_id, cast.bob.code())
+            await proofs.use_second_factor(cast.bob.person_id, cast.bob.code())
 
 
 async def test_guessing_waits_longer_each_time_but_never_more_than_a_quarter_of_an_hour(cast: Cast) -> None:

@@ -12,8 +12,8 @@ import time_machine
 
 from portal import clock
 from portal.accounts.permissions import GRANTS, SCOPES, Permission, Role
+from portal.accounts.proofs import SecondFactorInvalid, SecondFactorMissing
 from portal.accounts.schemas import Actor, ActorKind, command_actor, system_actor
-from portal.accounts.sessions import SecondFactorInvalid, SecondFactorMissing
 from portal.accounts.tables import Member, Person
 from portal.actions.errors import (
     ActionNotProposed,

@@ -10,7 +10,7 @@ from litestar.response import Redirect
 from portal.accounts import queries as accounts
 from portal.accounts import sessions
 from portal.accounts.permissions import Permission
-from portal.accounts.sessions import SecondFactorInvalid, SignInFailed
+from portal.accounts.proofs import SecondFactorInvalid, SignInFailed
 from portal.errors import TooManyRequests
 from portal.web.asking import Token, Visitor
 from portal.web.cookies import forget_session, keep_session
