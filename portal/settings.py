@@ -63,6 +63,11 @@ class Settings(BaseModel):
         str | None, Field(description="Bearer token for `/metrics`; if unset only this machine may read it.")
     ] = None
 
+    worker_metrics_port: Annotated[
+        int | None,
+        Field(ge=1, le=65535, description="Port on which the worker serves its own `/metrics`; none if unset."),
+    ] = None
+
     @field_validator("secret_key", "signer_key")
     @classmethod
     def _is_a_key(cls, value: str | None) -> str | None:

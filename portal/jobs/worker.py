@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prometheus_client import start_http_server
 from psycopg.errors import UndefinedTable
 from saq import Worker
 
@@ -64,6 +65,8 @@ async def run_worker() -> None:
         await register_chains()
         await queue.connect()
         async with open_doorbell(queue):
+            if port := get_settings().worker_metrics_port:
+                start_http_server(port, get_settings().host)
             log.info("worker.started")
             await worker.start()
         await queue.disconnect()
