@@ -23,7 +23,7 @@ from portal.logging import correlation_id
 from portal.sealing import unseal
 from portal.settings import get_settings
 from portal.signals import schemes
-from portal.signals.errors import BodyTooLarge, HeadersInvalid, SignalConflict, SignatureInvalid, SourcePaused
+from portal.signals.errors import BodyTooLarge, SignalConflict, SignatureInvalid, SourcePaused
 from portal.signals.metrics import DELIVERIES, STAGE_SECONDS
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
@@ -31,6 +31,14 @@ from portal.signals.schemes import Headers, Verified
 from portal.signals.tables import SignalStatus, SourceStatus
 
 KEPT_REJECTIONS = 1000
+
+
+class ActiveSecret(msgspec.Struct, frozen=True):
+    """A secret that the source signs with now, decrypted."""
+
+    id: UUID
+    text: str
+    last_used_at: datetime | None
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -41,9 +49,8 @@ class Sender(msgspec.Struct, frozen=True):
     scheme: str
     status: str
     body_cap_bytes: int
-    secrets: list[str]
-    secret_ids: list[UUID]
-    last_used_at: list[datetime | None]
+    secrets: list[ActiveSecret]
+    """The newest first."""
 
 
 async def receive(source_id: UUID | str, headers: Headers, body: bytes, ip: str) -> Receipt:
@@ -70,17 +77,15 @@ async def receive(source_id: UUID | str, headers: Headers, body: bytes, ip: str)
 
 async def _take_in(sender: Sender, headers: Headers, body: bytes) -> Receipt:
     now = clock.now()
-    verified = schemes.verify(sender.scheme, headers, body, sender.secrets, now)
+    verified = schemes.verify(sender.scheme, headers, body, [secret.text for secret in sender.secrets], now)
     if sender.organization_id is None:
         raise SignatureInvalid("there is no such source")
     if len(body) > sender.body_cap_bytes:
         raise BodyTooLarge(f"The body has {len(body)} bytes; at most {sender.body_cap_bytes} are taken.")
     if sender.status == SourceStatus.PAUSED:
         raise SourcePaused("The source is paused, so the delivery was not stored. Send it again once it is resumed.")
-    if verified.external_id is None:
-        raise HeadersInvalid.at("/headers/x-github-delivery", "The header x-github-delivery is missing.")
     receipt = await _store(sender, headers, body, verified, now)
-    await _touch_secret(sender, verified.secret_index, now)
+    await _touch_secret(sender.secrets[verified.secret_index], now)
     return receipt
 
 
@@ -93,7 +98,7 @@ def _as_id(source_id: UUID | str) -> UUID:
 
 
 async def _find_sender(id: UUID, headers: Headers) -> Sender:
-    """The source with its active secrets, newest first; for an unknown one a stand-in that takes as long to refuse."""
+    """The source with its active secrets; for an unknown one a stand-in that takes as long to refuse."""
     rows = await run_sql(
         """SELECT s.organization, s.scheme, s.status, s.body_cap_bytes, k.id AS secret_id, k.ciphertext, k.last_used_at
            FROM source s LEFT JOIN source_secret k ON k.source = s.id AND (k.ends_at IS NULL OR k.ends_at > {})
@@ -103,9 +108,8 @@ async def _find_sender(id: UUID, headers: Headers) -> Sender:
     )
     if not rows:
         scheme = schemes.likely_scheme(headers)
-        return Sender(id, None, scheme, SourceStatus.ACTIVE, DEFAULT_BODY_BYTES, [_dummy_secret(scheme)], [], [])
-    source, active = rows[0], [row for row in rows if row["secret_id"]]
-    key = get_settings().secret_key
+        return Sender(id, None, scheme, SourceStatus.ACTIVE, DEFAULT_BODY_BYTES, [_dummy_secret(scheme)])
+    source, key = rows[0], get_settings().secret_key
     assert key is not None, "the web process requires the secret key"
     return Sender(
         id=id,
@@ -114,10 +118,14 @@ async def _find_sender(id: UUID, headers: Headers) -> Sender:
         status=source["status"],
         body_cap_bytes=source["body_cap_bytes"],
         secrets=[
-            unseal(key, bytes(row["ciphertext"]), purpose=secret_purpose(row["secret_id"])).decode() for row in active
+            ActiveSecret(
+                id=row["secret_id"],
+                text=unseal(key, bytes(row["ciphertext"]), purpose=secret_purpose(row["secret_id"])).decode(),
+                last_used_at=row["last_used_at"],
+            )
+            for row in rows
+            if row["secret_id"]
         ],
-        secret_ids=[row["secret_id"] for row in active],
-        last_used_at=[row["last_used_at"] for row in active],
     )
 
 
@@ -127,8 +135,8 @@ def secret_purpose(secret_id: UUID) -> str:
 
 
 @cache
-def _dummy_secret(scheme: str) -> str:
-    return schemes.SCHEMES[scheme].new_secret()
+def _dummy_secret(scheme: str) -> ActiveSecret:
+    return ActiveSecret(id=UUID(int=0), text=schemes.SCHEMES[scheme].new_secret(), last_used_at=None)
 
 
 async def _store(sender: Sender, headers: Headers, body: bytes, verified: Verified, now: datetime) -> Receipt:
@@ -154,7 +162,7 @@ async def _store(sender: Sender, headers: Headers, body: bytes, verified: Verifi
         _content_type(headers),
         body,
         digest,
-        sender.secret_ids[verified.secret_index],
+        sender.secrets[verified.secret_index].id,
         verified.skew_ms,
         correlation_id(),
         now,
@@ -198,14 +206,14 @@ async def _find_duplicate(sender: Sender, verified: Verified, digest: bytes) -> 
     )
 
 
-async def _touch_secret(sender: Sender, index: int, now: datetime) -> None:
+async def _touch_secret(secret: ActiveSecret, now: datetime) -> None:
     """Note that the secret was used, at most once a minute: a row that every delivery updates would be a bottleneck."""
-    last, before = sender.last_used_at[index], now - timedelta(minutes=1)
-    if last is None or last < before:
+    before = now - timedelta(minutes=1)
+    if secret.last_used_at is None or secret.last_used_at < before:
         await run_sql(
             "UPDATE source_secret SET last_used_at = {} WHERE id = {} AND (last_used_at IS NULL OR last_used_at < {})",
             now,
-            sender.secret_ids[index],
+            secret.id,
             before,
         )
 

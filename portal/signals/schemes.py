@@ -35,8 +35,8 @@ SINGLE = frozenset(
 class Verified(msgspec.Struct, frozen=True):
     """What a right signature proves, and with which of the secrets it was made."""
 
-    external_id: str | None
-    """The sender's id of the delivery; None where the scheme has it in an optional header that is missing."""
+    external_id: str
+    """The sender's id of the delivery."""
     type: str | None
     """None where the type is in the body."""
     secret_index: int
@@ -44,7 +44,11 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class Scheme(msgspec.Struct, frozen=True):
-    """One way to sign. `verify(headers, body, secrets, now)` raises `SignatureInvalid`."""
+    """One way to sign.
+
+    `verify(headers, body, secrets, now)` raises `SignatureInvalid`, and `HeadersInvalid` for what is signed rightly but
+    has no id.
+    """
 
     name: str
     label: str
@@ -55,7 +59,7 @@ class Scheme(msgspec.Struct, frozen=True):
 
 
 def verify(scheme: str, headers: Headers, body: bytes, secrets: Sequence[str], now: datetime) -> Verified:
-    """Verify with the scheme of this name. Any failure, expected or not, is `SignatureInvalid`."""
+    """Verify with the scheme of this name. Any failure is `SignatureInvalid`, but a missing id is `HeadersInvalid`."""
     try:
         return SCHEMES[scheme].verify(headers, body, secrets, now)
     except PortalError:
@@ -132,9 +136,11 @@ def _verify_github(headers: Headers, body: bytes, secrets: Sequence[str], _now: 
     if matching is None:
         raise SignatureInvalid("the signature was made with another secret or for another body")
     delivery = _header(headers, GITHUB_ID)
+    if delivery is None:
+        raise HeadersInvalid.at("/headers/x-github-delivery", "The header x-github-delivery is missing.")
     event = (_header(headers, GITHUB_EVENT) or b"").decode("latin-1")
     return Verified(
-        external_id=delivery.decode() if delivery else None,
+        external_id=delivery.decode(),
         type=event if TYPE.fullmatch(event) else UNKNOWN_TYPE,
         secret_index=matching,
         skew_ms=None,
