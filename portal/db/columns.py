@@ -4,6 +4,7 @@ They return Piccolo's own columns, so that migrations name nothing of ours. `def
 forgotten value an error where Piccolo would store an empty one.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -19,6 +20,11 @@ from uuid_utils.compat import uuid7
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): unique, and sorts by the time it was made."""
     return uuid7()
+
+
+def oldest_id(moment: datetime) -> UUID:
+    """The smallest UUIDv7 of `moment`: keys made later are greater, so the primary key serves as an index on time."""
+    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 def key() -> columns.UUID:

@@ -1,7 +1,7 @@
 """What health checks and metrics read from the rows: few queries, each bounded in what it scans."""
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +9,7 @@ import msgspec
 
 from portal import clock
 from portal.chain.rpc import NodeUnavailable, get_node
+from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
 
 RECENT = timedelta(minutes=5)
@@ -24,11 +25,6 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     chain_id: int | None
     currency: str | None
     balance_wei: int | None
-
-
-def oldest_id(moment: datetime) -> UUID:
-    """The smallest UUIDv7 of `moment`: keys made later are greater, so the primary key serves as an index on time."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
 
 
 async def read_chains() -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from portal import clock
+from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import InputInvalid, NotFound
@@ -37,7 +38,7 @@ async def get_source(organization_id: UUID, source_id: UUID) -> SourceView:
     found = await _sources(organization_id, "AND s.id = {}", source_id)
     if not found:
         raise NotFound("There is no such source.")
-    return found[0]
+    return _source(found[0])
 
 
 async def list_sources(
@@ -45,15 +46,12 @@ async def list_sources(
 ) -> Page[SourceView]:
     """Sources, the newest first."""
     where, arguments = ("AND s.id < {}", [decode_cursor(cursor)]) if cursor else ("", list[Any]())
-    found = await _sources(
-        organization_id, f"{where} ORDER BY s.id DESC LIMIT {{}}", *arguments, check_limit(limit) + 1
-    )
-    views = {view.id: view for view in found}
-    return page_of([{"id": id} for id in views], limit, lambda row: views[row["id"]])
+    rows = await _sources(organization_id, f"{where} ORDER BY s.id DESC LIMIT {{}}", *arguments, check_limit(limit) + 1)
+    return page_of(rows, limit, _source)
 
 
-async def _sources(organization_id: UUID, where: str, *arguments: Any) -> list[SourceView]:
-    day_ago = _first_id_at_day_ago()
+async def _sources(organization_id: UUID, where: str, *arguments: Any) -> list[dict[str, Any]]:
+    day_ago = oldest_id(clock.now() - timedelta(hours=24))
     rows = await run_sql(
         f"SELECT {SOURCE_COLUMNS} FROM source s WHERE s.organization = {{}} {where}",  # noqa: S608
         day_ago,
@@ -69,20 +67,12 @@ async def _sources(organization_id: UUID, where: str, *arguments: Any) -> list[S
     by_source: dict[UUID, list[SecretView]] = {}
     for secret in secrets:
         by_source.setdefault(secret.pop("source"), []).append(SecretView(**secret))
-    return [
-        SourceView(
-            **{**row, "status": SourceStatus(row["status"])},
-            url=f"{get_settings().public_url}/api/v1/sources/{row['id']}/signals",
-            secrets=by_source.get(row["id"], []),
-        )
-        for row in rows
-    ]
+    return [{**row, "secrets": by_source.get(row["id"], [])} for row in rows]
 
 
-def _first_id_at_day_ago() -> UUID:
-    """The least UUIDv7 of 24 hours ago: ids sort by time, so the indexes on them count a day."""
-    milliseconds = int((clock.now() - timedelta(hours=24)).timestamp() * 1000)
-    return UUID(int=milliseconds << 80)
+def _source(row: dict[str, Any]) -> SourceView:
+    url = f"{get_settings().public_url}/api/v1/sources/{row['id']}/signals"
+    return SourceView(**{**row, "status": SourceStatus(row["status"])}, url=url)
 
 
 async def find_body_cap(source_id: UUID) -> int:
@@ -183,7 +173,7 @@ async def signals_by_hour(organization_id: UUID, *, hours: int = 24) -> list[Hou
         hours,
         now,
         organization_id,
-        UUID(int=int((now - timedelta(hours=hours + 1)).timestamp() * 1000) << 80),
+        oldest_id(now - timedelta(hours=hours + 1)),
     )
     return [HourCount(**row) for row in rows]
 
