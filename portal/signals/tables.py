@@ -53,7 +53,7 @@ class SignalStatus(StrEnum):
     IGNORED = "ignored"
     """No rule matched."""
     QUARANTINED = "quarantined"
-    """Authentic, but its body is not what its schema says, or not JSON."""
+    """Authentic, but its body cannot be read as JSON."""
     FAILED = "failed"
     """A rule could not be evaluated; `reasons` says why."""
     DEAD = "dead"
