@@ -11,6 +11,7 @@ from portal.web.render import AnyRequest
 T = TypeVar("T", bound=msgspec.Struct)
 OURS = ("csrf_token", "next")
 AT = re.compile(r" - at `\$\.?([^`]*)`")
+BOUND = re.compile(r"Expected (?:int|str)(?P<length> of length)? (?P<side><=|>=) (?P<number>\d+)")
 MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
@@ -44,4 +45,14 @@ def _as_input_invalid(message: str) -> InputInvalid:
         return InputInvalid.at(f"/{missing[1]}", "Please fill this in.")
     at = AT.search(message)
     sentence = AT.sub("", message).replace("`", "")
-    return InputInvalid.at(f"/{at[1].replace('.', '/')}" if at else "/", f"{sentence}.")
+    return InputInvalid.at(f"/{at[1].replace('.', '/')}" if at else "/", _plainly(sentence))
+
+
+def _plainly(sentence: str) -> str:
+    """`Expected int <= 20` as a person would say it; what is not known here stays as it is."""
+    if bound := BOUND.fullmatch(sentence):
+        side = "at most" if bound["side"] == "<=" else "at least"
+        return f"{side.capitalize()} {int(bound['number']):,}{' characters' if bound['length'] else ''}, please."
+    if sentence.startswith("Expected int, got"):
+        return "This must be a whole number."
+    return f"{sentence}."

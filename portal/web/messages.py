@@ -5,6 +5,8 @@ DONE: dict[str, str] = {
     "rejected": "The action is rejected. Nothing will be executed.",
     "cancelled": "The action is cancelled. Nothing will be executed.",
     "signed_out": "You are signed out.",
+    "session_ended": "Your session has ended. Sign in again to go on.",
+    "session_ended_unsaved": "Your session had ended, so nothing was saved. Sign in again, then repeat it.",
     "session_revoked": "That session has ended.",
     "password_changed": "Your password is changed. Other sessions have ended.",
     "second_factor_set": "Your second factor is set up. It will be asked at every sign-in and every approval.",

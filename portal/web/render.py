@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import MediaType, Request, Response
@@ -13,7 +13,7 @@ from litestar.response import Redirect
 from markupsafe import Markup
 
 from portal import clock
-from portal.accounts.sessions import csrf_token
+from portal.accounts.sessions import COOKIE, csrf_token
 from portal.errors import NotSignedIn, PortalError
 from portal.settings import ROOT
 from portal.web.messages import DONE
@@ -102,11 +102,11 @@ def browser(user_agent: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0.4 seconds`, `3 minutes`, `2 hours`: the largest unit that fits."""
-    for size, unit in UNITS:
-        if seconds >= size:
-            return count(math.floor(seconds / size), unit)
-    return f"{seconds:.1f} seconds" if seconds < 10 else f"{seconds:.0f} seconds"
+    """`0.4 s`, `3 min`, `2 h`, `5 days`: the largest unit that fits."""
+    for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= size * (2 if unit == "days" else 1):
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def query(**parameters: Any) -> str:
@@ -201,12 +201,17 @@ def _csrf_token(request: AnyRequest) -> str:
 
 
 def _to_login(request: AnyRequest) -> Response[Any]:
+    """To the sign-in and back to the page that was open; whoever had a session hears that it is over."""
+    reading = request.method == "GET"
+    shown = request.headers.get("hx-current-url") or request.headers.get("referer") or "/"
+    asked = request.url.path if reading and not is_htmx(request) else local_path(urlsplit(shown).path, "/")
+    ended = ("session_ended" if reading else "session_ended_unsaved") if request.cookies.get(COOKIE) else None
+    path = f"/login{query(next=None if asked == '/' else asked, done=ended)}"
     if is_htmx(request):
         return Response(
-            "", status_code=401, media_type=MediaType.HTML, headers={"HX-Redirect": "/login", "Vary": "HX-Request"}
+            "", status_code=401, media_type=MediaType.HTML, headers={"HX-Redirect": path, "Vary": "HX-Request"}
         )
-    asked = request.url.path if request.method == "GET" else "/"
-    return Redirect("/login" if asked == "/" else f"/login{query(next=asked)}", status_code=303)
+    return Redirect(path, status_code=303)
 
 
 def _answer(html: str, status: int) -> Response[str]:

@@ -145,6 +145,7 @@ async def test_a_member_is_invited_and_comes_in(reader: Reader, cast: Cast) -> N
     await reader.sign_in(cast.alice)
     answer = await reader.post("/orgs/acme/people/invite", email="erin@example.org", role="approver")
     link = re.search(r'data-copy="http://127\.0\.0\.1:8000(/invitations/[^"]+)"', answer.text)[1]
+    assert 'action="/orgs/acme/people/invite"' in answer.text, "the answer's own form invites the next one"
     erin = Reader(reader.http)
     assert "Join Acme" in text_of(await erin.get(link))
     await erin.post(link, name="Erin", password=NEW_PASSWORD)
@@ -208,6 +209,22 @@ async def test_a_wrong_code_or_digest_approves_nothing_and_says_why(reader: Read
     assert wrong_digest.status_code == 409
     assert "not the call that you were shown" in text_of(wrong_digest)
     assert "0 of 2" in text_of(await reader.get(path))
+
+
+async def test_the_stages_say_what_is_waited_for(reader: Reader, stage: Stage) -> None:
+    action = await stage.propose_mint()
+    await reader.sign_in(stage.cast.bob)
+    page = await reader.get(f"/orgs/acme/actions/{action.id}")
+    assert '<li class="stage-wait" aria-current="step">Waits for approval</li>' in page.text
+    assert ">Approved</li>" not in page.text
+
+
+async def test_a_refused_reason_is_not_lost(reader: Reader, stage: Stage) -> None:
+    action = await stage.propose_mint()
+    await reader.sign_in(stage.cast.bob)
+    answer = await reader.post(f"/orgs/acme/actions/{action.id}/reject", reason="No" + "o" * 600)
+    assert answer.status_code == 400
+    assert "No" + "o" * 600 in answer.text
 
 
 async def test_a_rejection_needs_a_reason_and_ends_it(reader: Reader, stage: Stage) -> None:
@@ -307,6 +324,27 @@ async def test_htmx_is_led_to_the_login_as_a_whole_page(reader: Reader, cast: Ca
     answer = await reader.get("/orgs/acme/inbox/rows", **{"HX-Request": "true"})
     assert answer.status_code == 401
     assert answer.headers["hx-redirect"] == "/login"
+
+
+async def test_whose_session_is_over_hears_it_and_comes_back(reader: Reader, cast: Cast) -> None:
+    await reader.sign_in(cast.alice)
+    await reader.post("/logout")
+    gone = {"cookie": f"{COOKIE}={'x' * 43}"}
+    read = await reader.http.get("/orgs/acme/people", headers=gone)
+    assert read.headers["location"] == "/login?next=%2Forgs%2Facme%2Fpeople&done=session_ended"
+    sent = await reader.http.post(
+        "/orgs/acme/people/invite", headers=gone | {"referer": "http://127.0.0.1:8000/orgs/acme/people"}
+    )
+    assert sent.headers["location"] == "/login?next=%2Forgs%2Facme%2Fpeople&done=session_ended_unsaved"
+    assert "nothing was saved" in text_of(await reader.http.get(sent.headers["location"]))
+
+
+async def test_a_new_organisation_is_shown_its_first_steps(reader: Reader, cast: Cast) -> None:
+    await reader.sign_in(cast.alice)
+    assert "Nothing is set up yet" in text_of(await reader.get("/orgs/acme/inbox"))
+    assert "First steps" in text_of(await reader.get("/orgs/acme/overview"))
+    await reader.sign_in(cast.carol)
+    assert "First steps" not in text_of(await reader.get("/orgs/acme/overview")), "an auditor sets nothing up"
 
 
 async def test_the_theme_is_chosen_without_a_script(reader: Reader, database: None) -> None:

@@ -6,6 +6,7 @@ from litestar import Response, get
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
+from portal.rules import queries as rules
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.render import AnyRequest, fragment
@@ -25,8 +26,13 @@ async def show_inbox_rows(request: AnyRequest, desk: AtDesk) -> Response[str]:
 
 
 async def _rows(desk: Desk) -> dict[str, Any]:
+    items = await actions.list_inbox(desk.actor)
+    organization = desk.actor.organization_id
+    begins = not items and desk.may("rules:write") and not (await rules.list_rules(organization, limit=1)).items
     return {
-        "items": await actions.list_inbox(desk.actor),
+        "items": items,
+        "begins": begins,
+        "waiting": desk.waiting,
         "may_approve": Permission.ACTIONS_APPROVE in desk.actor.permissions,
         "slug": desk.slug,
     }

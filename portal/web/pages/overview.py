@@ -12,6 +12,8 @@ from litestar import Response, get
 from portal import clock
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
+from portal.chain import queries as chain
+from portal.rules import queries as rules
 from portal.signals import queries as signals
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
 from portal.transactions import queries as transactions
@@ -42,7 +44,26 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
         volume=_volume(hours),
         sources=[_source(each) for each in sources],
         problems=await _problems(desk, organization, sources),
+        first_steps=await _first_steps(desk, bool(sources)),
     )
+
+
+async def _first_steps(desk: Desk, has_source: bool) -> list[dict[str, Any]]:
+    """What is still to be set up, in its order; empty once there is a rule, or for who may not write one."""
+    organization = desk.actor.organization_id
+    if not desk.may("rules:write") or (await rules.list_rules(organization, limit=1)).items:
+        return []
+    policy = bool((await actions.list_policies(organization, limit=1)).items)
+    signer = bool((await chain.list_signers(organization, limit=1)).items)
+    contract = bool((await chain.list_contracts(organization, limit=1)).items)
+    steps = [
+        ("Policy", "How many people must agree.", "policies/new", policy),
+        ("Signer", "The key that sends and pays.", "signers", signer),
+        ("Contract", "What is written to.", "contracts", contract),
+        ("Source", "Who reports what happened.", "sources/new", has_source),
+        ("Rule", "What follows from it.", "rules/new", False),
+    ]
+    return [{"name": name, "text": text, "href": desk.url(path), "done": done} for name, text, path, done in steps]
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +105,7 @@ async def _arriving(desk: Desk, signals_a_day: int) -> Stage:
         number=signals_a_day,
         note="in the last 24 hours",
         href=desk.url("signals"),
-        usually=_usually("Assessed after", ((each.received_at, each.assessed_at) for each in newest)),
+        usually=_usually("to assess", ((each.received_at, each.assessed_at) for each in newest)),
         trouble=f"{troubled:,} in trouble" if troubled else "",
     )
 
@@ -98,7 +119,7 @@ async def _waiting(desk: Desk, number: int) -> Stage:
         number=number,
         note="for approval",
         href=desk.url("actions?status=proposed"),
-        usually=_usually("Approved after", ((each.proposed_at, each.decided_at) for each in approved)),
+        usually=_usually("to approve", ((each.proposed_at, each.decided_at) for each in approved)),
     )
 
 
@@ -113,7 +134,7 @@ async def _carried_out(desk: Desk) -> list[Stage]:
             number=_number(sent, *ON_THE_WAY),
             note="to finality",
             href=desk.url("transactions"),
-            usually=_usually("Included after", ((each.queued_at, each.mined_at) for each in newest)),
+            usually=_usually("to be included", ((each.queued_at, each.mined_at) for each in newest)),
             trouble=f"{failed} of the last {len(newest)} failed" if failed else "",
         ),
         Stage(
@@ -122,15 +143,15 @@ async def _carried_out(desk: Desk) -> list[Stage]:
             number=_number(sent, "finalized"),
             note="no way back",
             href=desk.url("transactions?status=finalized"),
-            usually=_usually("Final after", ((each.mined_at, each.finalized_at) for each in newest)),
+            usually=_usually("to be final", ((each.mined_at, each.finalized_at) for each in newest)),
         ),
     ]
 
 
 def _usually(words: str, spans: Iterable[tuple[datetime | None, datetime | None]]) -> str:
-    """The median of the spans that are over, in words; empty where there is none."""
+    """`Usually 3 min to approve`: the median of the spans that are over; empty where there is none."""
     seconds = [(end - start).total_seconds() for start, end in spans if start and end]
-    return f"{words} {duration(median(seconds))}" if seconds else ""
+    return f"Usually {duration(median(seconds))} {words}" if seconds else ""
 
 
 def _number(counts: Any, *states: str) -> int:

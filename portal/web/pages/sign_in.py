@@ -15,6 +15,7 @@ from portal.errors import TooManyRequests
 from portal.web.asking import Token, Visitor
 from portal.web.cookies import forget_session, keep_session
 from portal.web.forms import read_values
+from portal.web.messages import DONE
 from portal.web.render import THEMES, AnyRequest, local_path, page, query, see_other
 
 PUBLIC = {"permission": Permission.PUBLIC}
@@ -22,8 +23,9 @@ YEAR_SECONDS = 31_536_000
 
 
 @get("/", opt=PUBLIC, name="start")
-async def show_start(request: AnyRequest, session: Visitor) -> Response[Any]:
+async def show_start(request: AnyRequest, session: Visitor, done: FromQuery[str] = "") -> Response[Any]:
     """Where somebody belongs: their inbox, their own page, a choice, or the sign-in."""
+    said = done if done in DONE else None
     if session is None:
         return see_other("/login")
     if not session.complete:
@@ -31,9 +33,9 @@ async def show_start(request: AnyRequest, session: Visitor) -> Response[Any]:
     memberships = await accounts.list_memberships(session.person_id)
     profiles = await accounts.list_end_user_profiles(session.person_id)
     if len(memberships) == 1 and not profiles:
-        return see_other(f"/orgs/{memberships[0].slug}/inbox")
+        return see_other(f"/orgs/{memberships[0].slug}/inbox", done=said)
     if profiles and not memberships:
-        return see_other("/my")
+        return see_other("/my", done=said)
     context = {"session": session, "memberships": memberships, "profiles": profiles}
     return page(request, "sign_in/organizations.html", context)
 
