@@ -19,8 +19,6 @@ from portal.accounts.sessions import COOKIE
 from portal.app.csrf import check_form
 from portal.errors import Forbidden, InputInvalid, NotFound, NotSignedIn
 
-ORGANIZATION_HEADER = "x-organization"
-
 
 class Caller(msgspec.Struct, frozen=True):
     """What a request proved about its sender; nothing of it for a stranger."""
@@ -84,17 +82,9 @@ async def _find_actor(connection: ASGIConnection[Any, Any, Any, Any], caller: Ca
     if caller.api_key is not None:
         return caller.api_key
     assert caller.session is not None
-    slug = connection.path_params.get("slug") or connection.headers.get(ORGANIZATION_HEADER)
+    slug = connection.path_params.get("slug") or connection.headers.get("x-organization")
     if slug is None:
-        memberships = await queries.list_memberships(caller.session.person_id)
-        if len(memberships) != 1:
-            raise InputInvalid.at(
-                f"/headers/{ORGANIZATION_HEADER}",
-                "Name the organisation to act in by its slug in the header X-Organization."
-                if memberships
-                else "This account is not a member of an organisation.",
-            )
-        slug = memberships[0].slug
+        return await queries.get_sole_actor(caller.session.person_id)
     return await queries.get_actor(caller.session.person_id, slug)
 
 
