@@ -14,11 +14,12 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from portal import clock
+from portal.accounts.people import check_name
 from portal.accounts.permissions import SCOPES, Permission
 from portal.accounts.queries import get_api_key, scopes_of
 from portal.accounts.schemas import Actor, ActorKind, ApiKeyView
 from portal.accounts.tables import ApiKey
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, Forbidden, InputInvalid
@@ -29,7 +30,6 @@ SECRET_LENGTH = 43
 CHECKSUM_LENGTH = 6
 SHAPE = re.compile(rf"sp_([0-9A-Za-z]{{{PREFIX_LENGTH}}})_([0-9A-Za-z]{{{SECRET_LENGTH}}})([0-9A-Za-z]{{6}})", re.ASCII)
 TOUCH = timedelta(minutes=1)
-MAX_NAME = 100
 
 
 class ApiKeyRevoked(Conflict):
@@ -45,8 +45,7 @@ async def create_api_key(
     """
     actor.require(Permission.API_KEYS_WRITE)
     granted = _check_scopes(actor, scopes)
-    if not 1 <= len(name.strip()) <= MAX_NAME or not name.isprintable():
-        raise InputInvalid.at("/name", f"Give the key a name of 1 to {MAX_NAME} characters, such as its user.")
+    name = check_name(name, path="/name")
     if expires_at is not None and clock.in_utc(expires_at, path="/expires_at") <= clock.now():
         raise InputInvalid.at("/expires_at", "The key would have expired already.")
     prefix, secret = _random_text(PREFIX_LENGTH), _random_text(SECRET_LENGTH)
@@ -56,7 +55,7 @@ async def create_api_key(
             ApiKey(
                 id=id,
                 organization=actor.organization_id,
-                name=name.strip(),
+                name=name,
                 prefix=prefix,
                 secret_hash=_secret_hash(secret),
                 scopes=[scope.value for scope in granted],
@@ -64,8 +63,8 @@ async def create_api_key(
                 expires_at=expires_at,
             )
         )
-        detail = {"name": name.strip(), "prefix": prefix, "scopes": [scope.value for scope in granted]}
-        await append(actor, "api_key.created", "api_key", id, detail)
+        detail = {"name": name, "prefix": prefix, "scopes": [scope.value for scope in granted]}
+        await audit.append(actor, "api_key.created", "api_key", id, detail)
     return await get_api_key(actor.organization_id, id), body + checksum(body)
 
 
@@ -112,7 +111,9 @@ async def revoke_api_key(actor: Actor, api_key_id: UUID) -> ApiKeyView:
         )
         if not revoked:
             raise ApiKeyRevoked(f"The key {before.name} was revoked before; nothing was changed.")
-        await append(actor, "api_key.revoked", "api_key", api_key_id, {"name": before.name, "prefix": before.prefix})
+        await audit.append(
+            actor, "api_key.revoked", "api_key", api_key_id, {"name": before.name, "prefix": before.prefix}
+        )
     return await get_api_key(actor.organization_id, api_key_id)
 
 

@@ -26,7 +26,7 @@ from portal.accounts.proofs import SignInFailed, prove_password
 from portal.accounts.queries import find_person, get_end_user, list_memberships
 from portal.accounts.schemas import Actor, EndUserActor, InvitationView, PersonView, member_actor
 from portal.accounts.tables import EndUser, Invitation, InvitationKind
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, InputInvalid, NotFound
@@ -76,7 +76,7 @@ async def invite_member(actor: Actor, email: str, role: Role) -> tuple[Invitatio
         raise AlreadyMember(f"{email} is a member already; change their role instead.")
     async with transaction():
         id, token = await _invite(InvitationKind.MEMBER, organization_id=actor.organization_id, email=email, role=role)
-        await append(actor, "member.invited", "invitation", id, {"email": email, "role": role.value})
+        await audit.append(actor, "member.invited", "invitation", id, {"email": email, "role": role.value})
     return await _get_open(id), token
 
 
@@ -93,7 +93,7 @@ async def invite_end_user(actor: Actor, end_user_id: UUID) -> tuple[InvitationVi
             email=end_user.email,
             end_user_id=end_user_id,
         )
-        await append(actor, "end_user.invited", "end_user", end_user_id, {"invitation_id": str(id)})
+        await audit.append(actor, "end_user.invited", "end_user", end_user_id, {"invitation_id": str(id)})
     return await _get_open(id), token
 
 
@@ -111,7 +111,7 @@ async def withdraw_invitation(actor: Actor, invitation_id: UUID) -> None:
         )
         if not ended:
             raise InvitationNotOpen
-        await append(actor, "invitation.withdrawn", "invitation", invitation_id, {"email": ended[0]["email"]})
+        await audit.append(actor, "invitation.withdrawn", "invitation", invitation_id, {"email": ended[0]["email"]})
 
 
 async def find_invitation(token: str) -> InvitationView | None:
@@ -189,9 +189,9 @@ async def _become_member(invitation: InvitationView, person: PersonView, organiz
         organization_id=organization_id, member_id=member_id, person_id=person.id, role=role, email=person.email
     )
     if created is not None:
-        await append(actor, "organization.created", "organization", created.id, {"slug": created.slug})
+        await audit.append(actor, "organization.created", "organization", created.id, {"slug": created.slug})
     detail = {"email": person.email, "role": role.value, "invitation_id": str(invitation.id)}
-    await append(actor, "member.joined", "member", member_id, detail)
+    await audit.append(actor, "member.joined", "member", member_id, detail)
 
 
 async def _become_end_user(invitation: InvitationView, person: PersonView) -> None:
@@ -205,7 +205,9 @@ async def _become_end_user(invitation: InvitationView, person: PersonView) -> No
     if not bound:
         raise EndUserHasLogin("This end user has a login already.")
     actor = EndUserActor(organization_id=invitation.organization_id, id=invitation.end_user_id, label=person.email)
-    await append(actor, "end_user.joined", "end_user", invitation.end_user_id, {"invitation_id": str(invitation.id)})
+    await audit.append(
+        actor, "end_user.joined", "end_user", invitation.end_user_id, {"invitation_id": str(invitation.id)}
+    )
 
 
 async def _invite(

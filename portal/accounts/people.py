@@ -12,7 +12,7 @@ from portal.accounts.permissions import GRANTS, Permission, Role
 from portal.accounts.queries import list_memberships
 from portal.accounts.schemas import Actor, ActorKind, OrganizationView, PersonView, member_actor
 from portal.accounts.tables import Organization, Person
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.errors import Conflict, Forbidden, InputInvalid
@@ -154,4 +154,4 @@ async def record(person_id: UUID, kind: str, subject_kind: str, subject_id: UUID
             role=membership.role,
             email=membership.email,
         )
-        await append(actor, kind, subject_kind, subject_id, detail)
+        await audit.append(actor, kind, subject_kind, subject_id, detail)

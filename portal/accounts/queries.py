@@ -38,14 +38,6 @@ END_USERS = """SELECT e.id, e.subject, e.name, e.email, e.address, e.person AS p
     FROM end_user e"""
 
 
-async def get_organization(organization_id: UUID) -> OrganizationView:
-    """Raises `NotFound`."""
-    row = await Organization.select().where(Organization.id == organization_id).first()
-    if row is None:
-        raise NotFound("There is no such organisation.")
-    return OrganizationView(**row)
-
-
 async def find_organization(slug: str) -> OrganizationView | None:
     """The organisation of this slug."""
     row = await Organization.select().where(Organization.slug == slug).first()
@@ -104,7 +96,10 @@ async def get_sole_actor(person_id: UUID) -> Actor:
     if not memberships:
         raise NotFound("This account is not a member of an organisation.")
     if len(memberships) > 1:
-        raise InputInvalid("This account is a member of several organisations. Name the one to act in by its slug.")
+        raise InputInvalid.at(
+            "/headers/x-organization",
+            "This account is a member of several organisations. Name the one to act in by its slug in X-Organization.",
+        )
     only = memberships[0]
     return member_actor(
         organization_id=only.organization_id,

@@ -39,7 +39,7 @@ from portal.accounts.schemas import (
 from portal.accounts.sessions import end_sessions
 from portal.accounts.tables import EndUser, Member, Person
 from portal.accounts.totp import seal_secret
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql, transaction
 from portal.errors import Conflict, Forbidden, InputInvalid, PreconditionFailed
@@ -81,7 +81,7 @@ async def create_organization(name: str, slug: str | None = None) -> Organizatio
     """An organisation without members yet; for the command line. Raises `InputInvalid`, `SlugTaken`."""
     async with transaction():
         made = await insert_organization(name, slug)
-        await append(command_actor(made.id), "organization.created", "organization", made.id, {"slug": made.slug})
+        await audit.append(command_actor(made.id), "organization.created", "organization", made.id, {"slug": made.slug})
     return made
 
 
@@ -109,7 +109,7 @@ async def add_member(
             sealed = seal_secret(person.id, totp_secret) if totp_secret else None
             await insert_person(person, password_hash, totp_secret=sealed)
         member_id = await join_organization(actor.organization_id, person.id, role)
-        await append(actor, "member.added", "member", member_id, {"email": email, "role": role.value})
+        await audit.append(actor, "member.added", "member", member_id, {"email": email, "role": role.value})
     return await get_member(actor.organization_id, member_id)
 
 
@@ -139,7 +139,7 @@ async def change_role(actor: Actor, member_id: UUID, role: Role, *, expected: Me
         if GRANTS[role] - GRANTS[member.role]:
             await end_sessions(member.person_id)
         detail = {"email": member.email, "from": member.role.value, "to": role.value}
-        await append(actor, "member.role_changed", "member", member_id, detail)
+        await audit.append(actor, "member.role_changed", "member", member_id, detail)
     return await get_member(actor.organization_id, member_id)
 
 
@@ -164,7 +164,7 @@ async def disable_member(actor: Actor, member_id: UUID) -> MemberView:
         )
         ended = await end_sessions(member.person_id)
         detail = {"email": member.email, "sessions_ended": ended}
-        await append(actor, "member.disabled", "member", member_id, detail)
+        await audit.append(actor, "member.disabled", "member", member_id, detail)
     return await get_member(actor.organization_id, member_id)
 
 
@@ -189,7 +189,7 @@ async def reset_second_factor(actor: Actor, member_id: UUID) -> MemberView:
             raise SecondFactorNotEnrolled(f"{member.email} has no second factor; they can set one up after signing in.")
         ended = await end_sessions(member.person_id)
         detail = {"email": member.email, "sessions_ended": ended}
-        await append(actor, "second_factor.reset", "member", member_id, detail)
+        await audit.append(actor, "second_factor.reset", "member", member_id, detail)
     return await get_member(actor.organization_id, member_id)
 
 
@@ -231,7 +231,7 @@ async def find_or_create_end_user(
     )
     if made:
         actor = system_actor(organization_id, "assess_signals")
-        await append(actor, "end_user.created", "end_user", made[0]["id"], {"subject": subject})
+        await audit.append(actor, "end_user.created", "end_user", made[0]["id"], {"subject": subject})
         return EndUserKey(id=made[0]["id"], address=None)
     rows = await run_sql(
         "SELECT id, address FROM end_user WHERE organization = {} AND subject = {}", organization_id, subject
@@ -248,5 +248,5 @@ async def set_end_user_address(organization_id: UUID, end_user_id: UUID, address
     )
     if changed:
         actor = system_actor(organization_id, "make_signer_keys")
-        await append(actor, "end_user.address_set", "end_user", end_user_id, {"address": address})
+        await audit.append(actor, "end_user.address_set", "end_user", end_user_id, {"address": address})
     return bool(changed)

@@ -11,7 +11,7 @@ from portal.actions import queries
 from portal.actions.checks import checked, checked_text
 from portal.actions.proposals import check_signer, get_target, get_terms, insert_action
 from portal.actions.schemas import ActionView, ContractInput, DeploymentInput, ProposedCall
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.chain import queries as chain_queries
 from portal.chain.abi import Abi, encode_constructor, functions, parse_abi
 from portal.chain.compiler import compile_template, get_template
@@ -33,7 +33,7 @@ async def create_signer(actor: Actor, name: str) -> SignerView:
     name = checked_text(name, "/name")
     async with transaction():
         signer_id = await insert_signer(actor.organization_id, name)
-        await append(actor, "signer.created", "signer", signer_id, {"name": name})
+        await audit.append(actor, "signer.created", "signer", signer_id, {"name": name})
     ring("make_signer_keys")
     return await chain_queries.get_signer(actor.organization_id, signer_id)
 
@@ -68,7 +68,7 @@ async def register_contract(actor: Actor, given: ContractInput) -> ContractView:
     async with transaction():
         contract_id = await insert_contract(new)
         detail = {"name": new.name, "address": address, "chain_id": chain.id, "functions": new.allowed_functions}
-        await append(actor, "contract.registered", "contract", contract_id, detail)
+        await audit.append(actor, "contract.registered", "contract", contract_id, detail)
     return await chain_queries.get_contract(actor.organization_id, contract_id)
 
 
@@ -100,7 +100,9 @@ async def propose_deployment(actor: Actor, given: DeploymentInput) -> ActionView
                 decimals=template.decimals,
             )
         )
-        await append(actor, "contract.registered", "contract", contract_id, {"name": name, "template": template.name})
+        await audit.append(
+            actor, "contract.registered", "contract", contract_id, {"name": name, "template": template.name}
+        )
         call = ProposedCall(
             contract_id=contract_id, function=encoded.function, arguments=given.arguments, policy_id=given.policy_id
         )

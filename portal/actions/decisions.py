@@ -22,7 +22,7 @@ from portal.actions.errors import (
 )
 from portal.actions.schemas import ActionView
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.chain.service import fail_contract
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
@@ -59,7 +59,7 @@ async def approve(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> 
         raise
     except SecondFactorInvalid:
         async with transaction():
-            await append(actor, "action.second_factor_refused", "action", action_id)
+            await audit.append(actor, "action.second_factor_refused", "action", action_id)
         raise
     if approved:
         ring("run_lanes")
@@ -99,11 +99,11 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
         proposer_id=action["proposed_by"],
     )
     detail = {"digest": digest.hex(), "approvals": standing.approvals, "required": standing.required}
-    await append(actor, "action.approval_given", "action", action_id, {**detail, "second_factor": method})
+    await audit.append(actor, "action.approval_given", "action", action_id, {**detail, "second_factor": method})
     if not standing.is_met:
         return False
     await _decide(action_id, ActionStatus.APPROVED)
-    await append(actor, "action.approved", "action", action_id, detail)
+    await audit.append(actor, "action.approved", "action", action_id, detail)
     return True
 
 
@@ -197,7 +197,7 @@ async def _check_digest(actor: Actor, action: dict[str, Any], digest_hex: str) -
     # Somebody confirms a call that is not this one: a stale page, or a page that was tampered with.
     log.error("security.digest_refused", action_id=str(action["id"]), actor=actor.label)
     async with transaction():
-        await append(
+        await audit.append(
             actor,
             "action.digest_refused",
             "action",
@@ -241,11 +241,11 @@ async def _check_still_may_decide(actor: Actor, member_id: UUID) -> None:
 async def _close(actor: Actor, action: dict[str, Any], status: ActionStatus, detail: dict[str, Any]) -> None:
     """End an open action that will not run, in the caller's db transaction that holds its row."""
     await _decide(action["id"], status)
-    await append(actor, f"action.{status}", "action", action["id"], detail)
+    await audit.append(actor, f"action.{status}", "action", action["id"], detail)
     if action["to_address"] is None:
         await fail_contract(action["contract"])
         because = {"action_id": str(action["id"]), "because": status.value}
-        await append(actor, "contract.failed", "contract", action["contract"], because)
+        await audit.append(actor, "contract.failed", "contract", action["contract"], because)
 
 
 async def _decide(action_id: UUID, status: ActionStatus) -> None:

@@ -13,7 +13,7 @@ from portal.actions.checks import checked, checked_text
 from portal.actions.errors import NameTaken
 from portal.actions.schemas import PolicyInput, PolicyView
 from portal.actions.tables import Policy, PolicyVersion
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import NotFound, PreconditionFailed
@@ -35,7 +35,7 @@ async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
         if not inserted:
             raise _name_taken(given.name)
         await _add_version(policy_id, 1, given)
-        await append(actor, "policy.created", "policy", policy_id, _detail(given, 1))
+        await audit.append(actor, "policy.created", "policy", policy_id, _detail(given, 1))
     return await queries.get_policy(actor.organization_id, policy_id)
 
 
@@ -67,7 +67,7 @@ async def change_policy(
             except asyncpg.UniqueViolationError:
                 raise _name_taken(given.name) from None
             await _add_version(policy_id, before.version + 1, given)
-            await append(actor, "policy.changed", "policy", policy_id, _detail(given, before.version + 1))
+            await audit.append(actor, "policy.changed", "policy", policy_id, _detail(given, before.version + 1))
     return await queries.get_policy(actor.organization_id, policy_id)
 
 

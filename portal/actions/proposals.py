@@ -17,7 +17,7 @@ from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.schemas import ActionInput, ActionView, ProposedCall
 from portal.actions.tables import Action, ActionStatus
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.chain.abi import EncodedCall, encode_call
 from portal.chain.tables import ContractStatus, SignerStatus
 from portal.db.columns import new_id
@@ -190,7 +190,7 @@ async def insert_action(
     }
     detail = {name: str(value) for name, value in said.items() if value is not None}
     with bound_contextvars(correlation_id=story):
-        await append(actor, "action.proposed", "action", action_id, detail)
+        await audit.append(actor, "action.proposed", "action", action_id, detail)
     return action_id
 
 

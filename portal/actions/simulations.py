@@ -18,7 +18,7 @@ from portal.actions import queries
 from portal.actions.errors import ActionNotProposed
 from portal.actions.schemas import ActionView
 from portal.actions.tables import ActionStatus
-from portal.audit.service import append
+from portal.audit import service as audit
 from portal.chain.rpc import Call, NodeUnavailable, get_node
 from portal.chain.rpc import Simulation as SimulatedCall
 from portal.db.engine import run_sql, transaction
@@ -138,7 +138,7 @@ async def _store(answers: dict[UUID, SimulatedCall]) -> int:
 
 async def _record_automatic_approval(row: dict[str, Any]) -> None:
     with bound_contextvars(correlation_id=row["correlation_id"]):
-        await append(
+        await audit.append(
             system_actor(row["organization"], f"policy {row['policy']}"),
             "action.approved",
             "action",

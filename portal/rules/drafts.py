@@ -1,6 +1,8 @@
 """Checks what somebody wrote as a rule, and tries it on a stored signal without changing anything."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -17,6 +19,7 @@ from portal.rules.errors import RuleFailed
 from portal.rules.schemas import Problem, RuleChange, RuleDraft, Trial, TrialSubject
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 
+T = TypeVar("T")
 NO_ADDRESS_YET = "0x" + "0" * 40
 
 
@@ -99,7 +102,7 @@ async def try_rule(actor: Actor, draft: RuleDraft, signal_id: UUID) -> Trial:
     subject = await _try_subject(actor.organization_id, facts, draft, problems)
     arguments = {}
     for name, text in draft.arguments.items():
-        value = _attempt(problems, f"/arguments/{name}", lambda text=text: _argument(facts, text))
+        value = _attempt(problems, f"/arguments/{name}", partial(_argument, facts, text))
         if value is not None:
             arguments[name] = value
     if len(arguments) == len(draft.arguments):
@@ -118,7 +121,8 @@ def _argument(facts: Facts, text: str) -> Any:
     return conditions.evaluate_argument(facts, conditions.compile_condition(text, ARGUMENT_VARIABLES))
 
 
-def _attempt(problems: list[Problem], path: str, evaluate: Any) -> Any:
+def _attempt(problems: list[Problem], path: str, evaluate: Callable[[], T]) -> T | None:
+    """What `evaluate` returns, or None and one problem more."""
     try:
         return evaluate()
     except RuleFailed as error:

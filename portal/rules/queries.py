@@ -8,7 +8,7 @@ import msgspec
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
-from portal.rules.schemas import RuleOfAction, RuleVersionView, RuleView
+from portal.rules.schemas import RuleVersionView, RuleView
 from portal.rules.tables import RuleStatus
 
 VERSION = """SELECT v.rule, v.id, v.number, v.condition, v.subject, v.contract AS contract_id, c.name AS contract_name,
@@ -51,21 +51,6 @@ async def list_rule_versions(organization_id: UUID, rule_id: UUID) -> list[RuleV
     await get_rule(organization_id, rule_id)
     rows = await run_sql(f"{VERSION} WHERE v.rule = {{}} ORDER BY v.number DESC", rule_id)
     return [_version(row) for row in rows]
-
-
-async def get_rule_of_action(organization_id: UUID, rule_id: UUID, number: int | None) -> RuleOfAction:
-    """The version `number` of a rule, under the name that the rule has now. Raises `NotFound`."""
-    rows = await run_sql(
-        """SELECT r.id, r.name, v.number, v.condition, v.subject, v.arguments
-           FROM rule r JOIN rule_version v ON v.rule = r.id
-           WHERE r.organization = {} AND r.id = {} AND v.number = {}""",
-        organization_id,
-        rule_id,
-        number,
-    )
-    if not rows:
-        raise NotFound("There is no such version of a rule.")
-    return RuleOfAction(**{**rows[0], "arguments": msgspec.json.decode(rows[0]["arguments"])})
 
 
 async def _rules(where: str, *arguments: Any) -> list[dict[str, Any]]:

@@ -60,17 +60,6 @@ class RuleVersionView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class RuleOfAction(msgspec.Struct, frozen=True, kw_only=True):
-    """The version of a rule that proposed an action, as it read then."""
-
-    id: UUID
-    name: str
-    number: int
-    condition: str
-    subject: str | None
-    arguments: dict[str, str]
-
-
 class RuleView(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     name: str
