@@ -1,4 +1,8 @@
-"""What is done to accounts. Invitations and second factors are modules of their own; all verbs are found here."""
+"""What is done to organisations, members and end users.
+
+The verbs of invitations and of setting up a second factor are found here, too; those of signing in, of API keys and of
+passwords in `sessions`, `api_keys` and `password_change`.
+"""
 
 from uuid import UUID
 
