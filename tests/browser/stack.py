@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,9 @@ class Codes:
                 self.last_step = step
                 return self.totp.generate_otp(step)
             time.sleep(0.5)
+
+
+@cache
+def codes_of(secret: str) -> Codes:
+    """The codes of one person, the same for every test of the run: two that count by themselves would use one twice."""
+    return Codes(secret)

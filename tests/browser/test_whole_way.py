@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
-from tests.browser.stack import Codes, Stack
+from tests.browser.stack import Stack, codes_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 UNTIL_CONFIRMED_MS = 30_000
@@ -18,7 +18,7 @@ class Member:
     def __init__(self, stack: Stack, number: int) -> None:
         self.stack = stack
         self.account = stack.example["members"][number]
-        self.codes = Codes(self.account["totp_secret"])
+        self.codes = codes_of(self.account["totp_secret"])
 
     async def sign_in(self, browser: Browser, **options: Any) -> Page:
         context = await browser.new_context(base_url=self.stack.base_url, **options)
