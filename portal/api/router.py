@@ -25,7 +25,7 @@ from portal.errors import InputInvalid
 __all__ = ["api_router", "openapi_config"]
 
 
-def refuse_null_bytes(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+async def refuse_null_bytes(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """PostgreSQL holds no text with U+0000, so no address or filter with it can name anything."""
     if "\0" in connection.scope["path"] or b"%00" in connection.scope["query_string"]:
         raise InputInvalid("The address holds the character U+0000, which no text here can contain.")

@@ -16,6 +16,9 @@ log = get_logger(__name__)
 RINGS = Counter("portal_doorbell_rings_total", "Doorbell rings by job and result", ["job", "result"])
 
 
+PAUSE_SECONDS = 0.05
+
+
 class JobPolicy(msgspec.Struct, frozen=True):
     """How SAQ runs a job. SAQ's own defaults (10 s, one attempt) lose work, so every job states all of it."""
 
@@ -54,6 +57,8 @@ class Doorbell:
         try:
             while wanted := self._wanted.pop(job, None):
                 await self._enqueue(job, wanted)
+                # A job does all that waits, so under load a few rings a second wake it as well as one for each row.
+                await asyncio.sleep(PAUSE_SECONDS)
         finally:
             del self._ringing[job]
 
