@@ -12,6 +12,7 @@ DONE: dict[str, str] = {
     "second_factor_set": "Your second factor is set up. It will be asked at every sign-in and every approval.",
     "joined": "Welcome. Your account is ready.",
     "role_changed": "The role is changed. It holds from the next request on.",
+    "invitation_withdrawn": "The invitation is withdrawn. Its link opens nothing any more.",
     "member_disabled": "The member is disabled and signed out everywhere.",
     "second_factor_reset": "The second factor is removed. A new one is set up at the next sign-in.",
     "source_created": "The source is made.",

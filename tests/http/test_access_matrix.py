@@ -16,6 +16,7 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from portal import clock
+from portal.accounts.invitations import invite_member
 from portal.accounts.permissions import GRANTS, Permission, Role
 from portal.accounts.schemas import ProvenPerson
 from portal.accounts.service import change_role, disable_member
@@ -159,6 +160,7 @@ async def foreign(cast: Cast) -> dict[str, str]:
         action.id,
         lane,
     )
+    invitation, _ = await invite_member(cast.dave.actor, "erin@example.org", Role.AUDITOR)
     ids: dict[str, UUID | None] = {
         "source_id": stage.sender.source_id,
         "secret_id": second,
@@ -172,6 +174,7 @@ async def foreign(cast: Cast) -> dict[str, str]:
         "member_id": cast.dave.actor.id,
         "end_user_id": action.end_user_id,
         "api_key_id": key,
+        "invitation_id": invitation.id,
     }
     return {name: str(id) for name, id in ids.items()}
 

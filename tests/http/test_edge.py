@@ -5,6 +5,8 @@ import re
 import httpx
 import pytest
 
+from portal.accounts.invitations import find_invitation, invite_member
+from portal.accounts.permissions import Role
 from portal.accounts.sessions import COOKIE, csrf_token, sign_in
 from tests.people import Cast, Player
 
@@ -110,6 +112,19 @@ async def test_a_session_nobody_made_is_never_adopted(http: httpx.AsyncClient, c
     assert f"{COOKIE}=" in answer.headers["set-cookie"]
     for attribute in ("Secure", "HttpOnly", "Path=/", "SameSite=lax"):
         assert attribute.lower() in answer.headers["set-cookie"].lower()
+
+
+async def test_an_open_invitation_is_shown_and_can_be_withdrawn(http: httpx.AsyncClient, cast: Cast) -> None:
+    _, link = await invite_member(cast.alice.actor, "erin@example.org", Role.APPROVER)
+    token = await signed_in(http, cast.alice)
+    page = (await http.get("/orgs/acme/people")).text
+    assert "erin@example.org" in page
+    path = re.search(r"/orgs/acme/people/invitations/[0-9a-f-]+/withdraw", page)
+    assert path
+    form = {"csrf_token": csrf_token(token)}
+    assert (await http.post(path[0], data=form, headers={"Sec-Fetch-Site": "same-origin"})).status_code == 303
+    assert "erin@example.org" not in (await http.get("/orgs/acme/people")).text
+    assert await find_invitation(link) is None
 
 
 async def test_signing_in_again_ends_the_session_before(http: httpx.AsyncClient, cast: Cast) -> None:

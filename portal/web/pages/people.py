@@ -8,6 +8,7 @@ from litestar.params import FromPath, FromQuery
 
 from portal.accounts import queries as accounts
 from portal.accounts import service
+from portal.accounts.invitations import list_invitations
 from portal.accounts.permissions import Permission, Role
 from portal.accounts.schemas import InvitationView
 from portal.errors import InputInvalid, PortalError
@@ -66,6 +67,15 @@ async def reset_second_factor(request: AnyRequest, desk: AtDesk, member_id: From
     return see_other(desk.url("people"), done="second_factor_reset")
 
 
+@post("/people/invitations/{invitation_id:uuid}/withdraw", opt=WRITE)
+async def withdraw_invitation(request: AnyRequest, desk: AtDesk, invitation_id: FromPath[UUID]) -> Response[Any]:
+    try:
+        await service.withdraw_invitation(desk.actor, invitation_id)
+    except PortalError as error:
+        return await _people_page(request, desk, error=error)
+    return see_other(desk.url("people"), done="invitation_withdrawn")
+
+
 def _role(values: dict[str, str]) -> Role:
     try:
         return Role(values.get("role", ""))
@@ -99,6 +109,7 @@ async def _people_page(
         next_cursor=found.next_cursor,
         cursor=cursor,
         may_write=desk.may("members:write"),
+        invitations=[each for each in await list_invitations(desk.actor.organization_id) if each.email and each.role],
         roles=[{"name": role.value, "meaning": meaning.capitalize()} for role, meaning in MEANINGS.items()],
         values={"email": given.get("email", ""), "role": given.get("role", "")},
         link=link,
@@ -106,4 +117,4 @@ async def _people_page(
     )
 
 
-handlers = [show_people, invite_member, change_role, disable_member, reset_second_factor]
+handlers = [show_people, invite_member, change_role, disable_member, reset_second_factor, withdraw_invitation]
