@@ -27,8 +27,6 @@ class Caller(msgspec.Struct, frozen=True):
     token: str | None = None
     """The session token, from the cookie or the bearer header."""
     api_key: Actor | None = None
-    with_cookie: bool = False
-    """A browser sent the cookie by itself, so unsafe requests need the CSRF token."""
 
 
 class AuthenticationMiddleware(AbstractAuthenticationMiddleware):
@@ -49,10 +47,7 @@ class AuthenticationMiddleware(AbstractAuthenticationMiddleware):
         cookie = connection.cookies.get(COOKIE)
         if cookie and not connection.scope["path"].startswith("/api/"):
             session = await sessions.find_session(cookie)
-            return AuthenticationResult(
-                user=Caller(session=session, token=cookie if session else None, with_cookie=session is not None),
-                auth=None,
-            )
+            return AuthenticationResult(user=Caller(session=session, token=cookie if session else None), auth=None)
         return AuthenticationResult(user=Caller(), auth=None)
 
 
