@@ -79,6 +79,8 @@ class OrganizationView(msgspec.Struct, frozen=True):
     slug: str
     name: str
     created_at: datetime
+    body_retention_days: int | None = None
+    """After how many days the bodies of signals expire; None keeps them for ever."""
 
 
 class Membership(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ class Organization(Table, tablename="organization"):
     id = columns.key()
     slug = columns.text(unique=True)
     name = columns.text()
+    body_retention_days = columns.integer(null=True)
+    """After how many days the bodies of signals expire, their digests staying; null keeps them for ever."""
     created_at = columns.moment()
 
     slug_is_plain = Check("slug ~ '^[a-z0-9](-?[a-z0-9])*$' AND length(slug) <= 40")

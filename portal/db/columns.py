@@ -47,9 +47,9 @@ def text(*, null: bool = False, unique: bool = False, index: bool = False) -> co
     return columns.Text(default=None, null=null, unique=unique, index=index)
 
 
-def moment(*, null: bool = False) -> columns.Timestamptz:
+def moment(*, null: bool = False, index: bool = False) -> columns.Timestamptz:
     """A `timestamptz`; values are timezone-aware and UTC."""
-    return columns.Timestamptz(default=None, null=null)
+    return columns.Timestamptz(default=None, null=null, index=index)
 
 
 def integer(*, null: bool = False, default: int | None = None) -> columns.BigInt:
@@ -68,6 +68,20 @@ def binary(*, null: bool = False, unique: bool = False) -> columns.Bytea:
 def json(*, null: bool = False) -> columns.JSONB:
     """JSONB; give it dicts and lists, and read it with `.output(load_json=True)`."""
     return columns.JSONB(default=None, null=null)
+
+
+def words(*, null: bool = False) -> columns.Array:
+    """A `text[]`, for an index over its words."""
+    return columns.Array(base_column=columns.Text(), default=None, null=null)
+
+
+def fraction() -> columns.DoublePrecision:
+    return columns.DoublePrecision(default=None, null=False)
+
+
+def uuid(*, null: bool = False) -> columns.UUID:
+    """A key that is no foreign key."""
+    return columns.UUID(default=None, null=null)
 
 
 def flag(default: bool) -> columns.Boolean:

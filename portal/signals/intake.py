@@ -149,8 +149,8 @@ async def _store(sender: Sender, headers: Headers, body: bytes, verified: Verifi
     digest, id = hashlib.sha256(body).digest(), new_id()
     inserted = await run_sql(
         """INSERT INTO signal (id, organization, source, external_id, type, status, reasons, content_type, body,
-                               body_digest, secret, skew_ms, correlation_id, received_at)
-           VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
+                               body_bytes, body_digest, secret, skew_ms, correlation_id, received_at)
+           VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
            ON CONFLICT (source, external_id) DO NOTHING RETURNING id""",
         id,
         sender.organization_id,
@@ -161,6 +161,7 @@ async def _store(sender: Sender, headers: Headers, body: bytes, verified: Verifi
         msgspec.json.encode(reasons).decode(),
         _content_type(headers),
         body,
+        len(body),
         digest,
         sender.secrets[verified.secret_index].id,
         verified.skew_ms,

@@ -85,10 +85,10 @@ async def get_signal(organization_id: UUID, signal_id: UUID) -> SignalView:
     """One signal with its body. Raises `NotFound`."""
     rows = await run_sql(
         """SELECT g.id, g.source AS source_id, s.name AS source_name, s.scheme, g.external_id, g.type, g.status,
-                  g.reasons, g.content_type, g.body, octet_length(g.body) AS body_bytes, g.body_digest,
+                  g.reasons, g.content_type, g.body, g.body_bytes, g.body_digest,
                   g.secret AS secret_id, k.hint AS secret_hint, g.skew_ms, g.correlation_id, g.received_at,
                   g.assessed_at
-           FROM signal g JOIN source s ON s.id = g.source JOIN source_secret k ON k.id = g.secret
+           FROM signal g JOIN source s ON s.id = g.source LEFT JOIN source_secret k ON k.id = g.secret
            WHERE g.id = {} AND g.organization = {}""",
         signal_id,
         organization_id,
@@ -96,13 +96,14 @@ async def get_signal(organization_id: UUID, signal_id: UUID) -> SignalView:
     if not rows:
         raise NotFound("There is no such signal.")
     row = _typed(rows[0])
-    body = bytes(row["body"])
+    body = bytes(row["body"]) if row["body"] is not None else None
     try:
-        payload = parse_payload(body)
+        payload = parse_payload(body) if body is not None else None
     except PayloadUnreadable:
         payload = None
+    text = body.decode(errors="replace") if body is not None else None
     return SignalView(
-        **{**row, "body": body.decode(errors="replace"), "body_digest": bytes(row["body_digest"]).hex()},
+        **{**row, "body": text, "body_digest": bytes(row["body_digest"]).hex()},
         payload=payload,
     )
 
@@ -120,7 +121,7 @@ async def list_signals(
         where, arguments = f"{where} AND g.id < {{}}", [*arguments, decode_cursor(cursor)]
     rows = await run_sql(
         f"""SELECT g.id, g.source AS source_id, s.name AS source_name, g.external_id, g.type, g.status, g.reasons,
-                   octet_length(g.body) AS body_bytes, g.correlation_id, g.received_at, g.assessed_at
+                   g.body_bytes, g.correlation_id, g.received_at, g.assessed_at
             FROM signal g JOIN source s ON s.id = g.source
             WHERE {where} ORDER BY g.id DESC LIMIT {{}}""",  # noqa: S608
         *arguments,
@@ -218,7 +219,9 @@ def _conditions(organization_id: UUID, filter: SignalFilter) -> tuple[str, list[
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:
-    reasons = [Reason(item["message"], _rule_id(item)) for item in msgspec.json.decode(row["reasons"])]
+    reasons = [
+        Reason(item["message"], _rule_id(item), item.get("path")) for item in msgspec.json.decode(row["reasons"])
+    ]
     return {**row, "status": SignalStatus(row["status"]), "reasons": reasons}
 
 

@@ -81,6 +81,8 @@ class Reason(msgspec.Struct, frozen=True):
 
     message: str
     rule_id: UUID | None = None
+    path: str | None = None
+    """Where in the body, as a JSON Pointer (RFC 6901), if it fails its schema."""
 
 
 class SignalItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,15 +114,15 @@ class SignalView(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[Reason]
     content_type: str
     payload: Any
-    """The body as JSON, integers with every digit; None where it cannot be read as JSON."""
-    body: str
-    """The body as text; bytes that are not UTF-8 are shown as U+FFFD."""
+    """The body as JSON, integers with every digit; None where it cannot be read as JSON or has expired."""
+    body: str | None
+    """The body as text, bytes that are not UTF-8 shown as U+FFFD; None once it has expired."""
     body_bytes: int
     body_digest: str
     """SHA-256 of the body in hex."""
-    secret_id: UUID
-    secret_hint: str
-    """Of the secret that the signature was made with."""
+    secret_id: UUID | None
+    secret_hint: str | None
+    """Of the secret that the signature was made with; None for what was pulled."""
     skew_ms: int | None
     """Our clock minus the sender's, in milliseconds; None where the scheme signs no time."""
     correlation_id: str

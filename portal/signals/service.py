@@ -46,12 +46,15 @@ async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, s
     id, now = new_id(), clock.now()
     async with transaction():
         made = await run_sql(
-            """INSERT INTO source (id, organization, name, scheme, status, body_cap_bytes, created_at, updated_at)
-               VALUES ({}, {}, {}, {}, {}, {}, {}, {}) ON CONFLICT (organization, name) DO NOTHING RETURNING id""",
+            """INSERT INTO source (id, organization, name, scheme, settings, status, body_cap_bytes, allowed_networks,
+                                   on_schema_failure, created_at, updated_at)
+               VALUES ({}, {}, {}, {}, {}, {}, {}, '[]', 'quarantine', {}, {})
+               ON CONFLICT (organization, name) DO NOTHING RETURNING id""",
             id,
             actor.organization_id,
             given.name,
             given.scheme,
+            "{}",
             SourceStatus.ACTIVE.value,
             given.body_cap_bytes,
             now,

@@ -38,10 +38,10 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, Forbidden, InputInvalid, NotFound
 from portal.rules.tables import Rule, RuleVersion
-from portal.signals.tables import Signal, Source, SourceSecret
 from tests.actions import ADA, CHAIN, MINT, NOBODY, Stage, make_stage, settings_chain
 from tests.anvil import Anvil
 from tests.people import Cast
+from tests.signals import make_sender
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -407,44 +407,13 @@ async def test_who_may_register(stage: Stage) -> None:
 
 async def make_signal_and_rule(stage: Stage) -> tuple[UUID, UUID, UUID]:
     organization_id, now = stage.cast.organization_id, clock.now()
-    source_id, secret_id, signal_id, rule_id, version_id = (new_id() for _ in range(5))
-    await Source.insert(
-        Source(
-            id=source_id,
-            organization=organization_id,
-            name="GitHub",
-            scheme="github",
-            status="active",
-            body_cap_bytes=1000,
-            created_at=now,
-            updated_at=now,
-        )
-    )
-    await SourceSecret.insert(
-        SourceSecret(id=secret_id, source=source_id, ciphertext=b"x", hint="abcd", created_at=now)
-    )
-    await Signal.insert(
-        Signal(
-            id=signal_id,
-            organization=organization_id,
-            source=source_id,
-            external_id="1",
-            type="sponsorship",
-            status="received",
-            reasons=[],
-            content_type="application/json",
-            body=b"{}",
-            body_digest=hashlib.sha256(b"{}").digest(),
-            secret=secret_id,
-            correlation_id="story-1",
-            received_at=now,
-        )
-    )
+    sender = await make_sender(stage.cast.alice)
+    signal_id, rule_id, version_id = (await sender.deliver({})).signal_id, new_id(), new_id()
     await Rule.insert(
         Rule(
             id=rule_id,
             organization=organization_id,
-            source=source_id,
+            source=sender.source_id,
             name="Reward",
             status="published",
             created_at=now,

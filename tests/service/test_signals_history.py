@@ -7,7 +7,7 @@ import pytest
 
 from portal import clock
 from portal.db.columns import new_id
-from portal.db.engine import run_sql
+from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound
 from portal.logging import bind_correlation_id
 from portal.signals.queries import (
@@ -91,12 +91,14 @@ async def test_a_signal_of_another_organisation_is_not_there(cast, history):
 
 async def test_hours_are_counted_with_empty_ones_between(cast, history):
     two_hours_ago = clock.now() - timedelta(hours=2)
-    await run_sql(
-        "UPDATE signal SET received_at = {}, id = {} WHERE id = {}",
-        two_hours_ago,
-        _id_at(two_hours_ago),
-        history["sponsorship"].signal_id,
-    )
+    async with transaction():
+        await run_sql("SET LOCAL session_replication_role = replica")  # else a signal cannot be changed
+        await run_sql(
+            "UPDATE signal SET received_at = {}, id = {} WHERE id = {}",
+            two_hours_ago,
+            _id_at(two_hours_ago),
+            history["sponsorship"].signal_id,
+        )
     hours = await signals_by_hour(cast.organization_id, hours=24)
     assert len(hours) == 24
     assert hours[-1].hour == datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
