@@ -29,7 +29,7 @@ up: install
 test: install $(VENV)/.tests $(VENV)/.chromium
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_FLAGS)
 
-# Figures, no verdict: a table, and var/bench.json.
+# Figures, no verdict: a table, and var/bench.json. BENCH=history or BENCH=assess measures those instead of the intake.
 bench: install $(VENV)/.tests
 	$(BIN)/python -m tests.bench
 
