@@ -12,7 +12,7 @@ from portal.accounts.schemas import Actor
 from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import NotFound, PreconditionFailed
+from portal.errors import InputInvalid, NotFound, PreconditionFailed
 from portal.sealing import seal
 from portal.settings import get_settings
 from portal.signals import queries
@@ -210,7 +210,12 @@ async def _insert_secret(source_id: UUID, secret: str, now: datetime) -> UUID:
 
 
 def _secret_for(scheme: str, given: str | None) -> str:
-    return SCHEMES[scheme].check_secret(given) if given is not None else SCHEMES[scheme].new_secret()
+    chosen = SCHEMES[scheme]
+    if given is not None:
+        return chosen.check_secret(given, None)
+    if chosen.new_secret is None:
+        raise InputInvalid.at("/secret", "Give the sender's public key: only the sender can make it.")
+    return chosen.new_secret(None)
 
 
 def _name_taken(name: str) -> SourceNameTaken:
