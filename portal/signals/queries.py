@@ -116,7 +116,7 @@ async def list_signals(
     limit: int = DEFAULT_LIMIT,
 ) -> Page[SignalItem]:
     """Signals that match the filter, the newest first."""
-    where, arguments = _conditions(organization_id, filter)
+    where, arguments = conditions_of(organization_id, filter)
     if cursor:
         where, arguments = f"{where} AND g.id < {{}}", [*arguments, decode_cursor(cursor)]
     rows = await run_sql(
@@ -135,7 +135,7 @@ async def count_signals_by_status(
     filter: SignalFilter = SignalFilter(),  # noqa: B008  frozen
 ) -> dict[SignalStatus, int]:
     """How many signals match the filter (its own status aside) in each status; every status is there."""
-    where, arguments = _conditions(organization_id, msgspec.structs.replace(filter, status=None))
+    where, arguments = conditions_of(organization_id, msgspec.structs.replace(filter, status=None))
     rows = await run_sql(
         f"SELECT g.status, count(*) AS count FROM signal g WHERE {where} GROUP BY g.status",  # noqa: S608
         *arguments,
@@ -199,7 +199,8 @@ async def list_rejected_deliveries(
     return page_of(rows, limit, lambda row: RejectedView(**row))
 
 
-def _conditions(organization_id: UUID, filter: SignalFilter) -> tuple[str, list[Any]]:
+def conditions_of(organization_id: UUID, filter: SignalFilter) -> tuple[str, list[Any]]:
+    """What `filter` says, in SQL over `signal g`, and its arguments. Raises `InputInvalid`."""
     given = {
         "g.status = {}": filter.status.value if filter.status else None,
         "g.source = {}": filter.source_id,
