@@ -44,6 +44,8 @@ class Permission(StrEnum):
     API_KEYS_WRITE = "api-keys:write"
     AUDIT_READ = "audit:read"
     HEALTH_READ = "health:read"
+    ORGANIZATION_WRITE = "organization:write"
+    """What holds for all that the organisation keeps: how long the bodies of signals stay."""
 
 
 READ = frozenset(permission for permission in Permission if permission.endswith(":read"))
@@ -64,6 +66,7 @@ ADMINISTER = OPERATE | frozenset(
         Permission.SIGNERS_WRITE,
         Permission.MEMBERS_WRITE,
         Permission.API_KEYS_WRITE,
+        Permission.ORGANIZATION_WRITE,
     }
 )
 
