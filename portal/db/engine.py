@@ -1,7 +1,7 @@
 """One PostgreSQL engine and pool a process, db transactions and advisory locks."""
 
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from typing import Any, Literal
@@ -62,6 +62,10 @@ class Transaction(PostgresTransaction):
     Piccolo's own keeps it for good where BEGIN, COMMIT or ROLLBACK fails or is cancelled, as a job is at its timeout.
     """
 
+    def __init__(self, engine: PostgresEngine) -> None:
+        super().__init__(engine, allow_nested=False)
+        self.after_commit: list[Callable[[], None]] = []
+
     async def get_connection(self) -> Any:
         pool = self.engine.pool
         return await (pool.acquire(timeout=WAIT_SECONDS) if pool else self.engine.get_new_connection())
@@ -76,6 +80,9 @@ class Transaction(PostgresTransaction):
             await (self.transaction.rollback() if exception else self.transaction.commit())
         pool = self.engine.pool
         await (pool.release(self.connection) if pool else self.connection.close())
+        if exception is None:
+            for call in self.after_commit:
+                call()
         return False
 
     @contextmanager
@@ -125,12 +132,19 @@ def transaction() -> Transaction:
 
     Start no task inside it: a child task would share its connection ("another operation is in progress").
     """
-    return Transaction(get_engine(), allow_nested=False)
+    return Transaction(get_engine())
 
 
 def in_transaction() -> bool:
     """Whether the caller runs inside `transaction()`."""
     return get_engine().transaction_exists()
+
+
+def after_commit(call: Callable[[], None]) -> None:
+    """Make `call`, which must not raise, once the current db transaction has committed; never if it does not."""
+    current = get_engine().current_transaction.get()
+    assert isinstance(current, Transaction), "there is no db transaction whose commit could be awaited"
+    current.after_commit.append(call)
 
 
 async def run_sql(sql: str, *arguments: Any) -> list[dict[str, Any]]:
