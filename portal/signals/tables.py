@@ -205,6 +205,16 @@ class RejectedDelivery(Table, tablename="rejected_delivery"):
     """The signal that it became when somebody accepted it after all."""
 
 
+class BodyExpiry(Table, tablename="body_expiry"):
+    """Up to where the bodies of an organisation's signals have expired, so that none is looked at twice."""
+
+    organization = columns.reference(Organization)
+    expired_to = columns.uuid()
+    """The id of the newest signal up to which no body is left."""
+
+    one_expiry = Unique(["organization"])
+
+
 class BatchKind(StrEnum):
     EXPORT = "export"
     REPLAY = "replay"
