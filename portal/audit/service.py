@@ -5,6 +5,7 @@ append happens in the caller's db transaction, so there is no change without its
 """
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
@@ -40,6 +41,18 @@ class BrokenEntry(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Entry(msgspec.Struct, frozen=True):
+    """What one entry will say: `kind` (`noun.verb`) about a subject. `detail` holds JSON values and never a secret."""
+
+    actor: AuditActor
+    kind: str
+    subject_kind: str
+    subject_id: UUID | str
+    detail: dict[str, Any] = {}
+    correlation_id: str | None = None
+    """None takes the one of the current request or job."""
+
+
 async def append(
     actor: AuditActor, kind: str, subject_kind: str, subject_id: UUID | str, detail: dict[str, Any] | None = None
 ) -> None:
@@ -47,36 +60,74 @@ async def append(
 
     Must run inside the db transaction that makes the change. `detail` holds JSON values and never a secret.
     """
+    await append_many([Entry(actor, kind, subject_kind, subject_id, detail or {})])
+
+
+async def append_many(entries: Sequence[Entry]) -> None:
+    """Append entries of any organisations, each to its own organisation's chain, in the order given.
+
+    Must run inside the db transaction that makes the changes, and best as its last statement: the heads, locked in the
+    order of the organisations' ids, are everybody's until it ends.
+    """
     assert in_transaction(), "an audit entry is written in the db transaction of the change"
-    head = await run_sql(
-        """INSERT INTO audit_head (organization, sequence, hash) VALUES ({}, 0, {})
-           ON CONFLICT (organization) DO UPDATE SET sequence = audit_head.sequence
-           RETURNING sequence, hash""",
-        actor.organization_id,
-        GENESIS,
-    )
-    entry = {
-        "id": new_id(),
-        "organization": actor.organization_id,
-        "sequence": head[0]["sequence"] + 1,
-        "kind": kind,
-        "actor_kind": str(actor.kind),
-        "actor_id": str(actor.id) if actor.id else None,
-        "actor_label": actor.label,
-        "subject_kind": subject_kind,
-        "subject_id": str(subject_id),
-        "detail": detail or {},
-        "correlation_id": correlation_id(),
-        "at": clock.now(),
-        "previous_hash": bytes(head[0]["hash"]),
-    }
-    entry["hash"] = entry_hash(entry)
-    await AuditEntry.insert(AuditEntry(**entry))
+    if not entries:
+        return
+    heads = await _lock_heads({entry.actor.organization_id for entry in entries})
+    now, rows = clock.now(), []
+    for entry in entries:
+        organization_id = entry.actor.organization_id
+        sequence, previous = heads[organization_id]
+        row = {
+            "id": new_id(),
+            "organization": organization_id,
+            "sequence": sequence + 1,
+            "kind": entry.kind,
+            "actor_kind": str(entry.actor.kind),
+            "actor_id": str(entry.actor.id) if entry.actor.id else None,
+            "actor_label": entry.actor.label,
+            "subject_kind": entry.subject_kind,
+            "subject_id": str(entry.subject_id),
+            "detail": entry.detail,
+            "correlation_id": entry.correlation_id or correlation_id(),
+            "at": now,
+            "previous_hash": previous,
+        }
+        hash = row["hash"] = entry_hash(row)
+        heads[organization_id] = sequence + 1, hash
+        rows.append(row)
+    await _insert(rows)
     await run_sql(
-        "UPDATE audit_head SET sequence = {}, hash = {} WHERE organization = {}",
-        entry["sequence"],
-        entry["hash"],
-        actor.organization_id,
+        """UPDATE audit_head SET sequence = made.sequence, hash = made.hash
+           FROM unnest({}::uuid[], {}::bigint[], {}::bytea[]) AS made (organization, sequence, hash)
+           WHERE audit_head.organization = made.organization""",
+        list(heads),
+        [sequence for sequence, _ in heads.values()],
+        [hash for _, hash in heads.values()],
+    )
+
+
+async def _lock_heads(organization_ids: Iterable[UUID]) -> dict[UUID, tuple[int, bytes]]:
+    """Sequence and hash of the last entry of each chain, locked; a chain without entries gets its head."""
+    rows = await run_sql(
+        """INSERT INTO audit_head (organization, sequence, hash) SELECT each, 0, {} FROM unnest({}::uuid[]) AS each
+           ON CONFLICT (organization) DO UPDATE SET sequence = audit_head.sequence
+           RETURNING organization, sequence, hash""",
+        GENESIS,
+        sorted(organization_ids),  # in one order, so that two who append to the same chains do not deadlock
+    )
+    return {row["organization"]: (row["sequence"], bytes(row["hash"])) for row in rows}
+
+
+async def _insert(rows: list[dict[str, Any]]) -> None:
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns["detail"] = [msgspec.json.encode(detail).decode() for detail in columns["detail"]]
+    await run_sql(
+        """INSERT INTO audit_entry (id, organization, sequence, kind, actor_kind, actor_id, actor_label, subject_kind,
+                                    subject_id, detail, correlation_id, at, previous_hash, hash)
+           SELECT * FROM unnest({}::uuid[], {}::uuid[], {}::bigint[], {}::text[], {}::text[], {}::text[], {}::text[],
+                                {}::text[], {}::text[], {}::jsonb[], {}::text[], {}::timestamptz[], {}::bytea[],
+                                {}::bytea[])""",
+        *columns.values(),
     )
 
 

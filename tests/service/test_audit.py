@@ -1,6 +1,7 @@
 """The audit chain: one line even under parallel writers, and every kind of tampering is found."""
 
 import asyncio
+import random
 from uuid import UUID
 
 import asyncpg
@@ -114,3 +115,59 @@ async def test_entries_are_found_by_subject_by_story_and_page_by_page(cast: Cast
     assert [entry.sequence for entry in first.items + rest.items] == [6, 5, 4, 3, 2, 1]
     found = await queries.list_entries(cast.organization_id, subject_kind="thing", subject_id="0")
     assert len(found.items) == 2
+
+
+async def test_entries_appended_together_are_what_each_appended_alone_would_be(cast: Cast) -> None:
+    ours, theirs = (command_actor(player.actor.organization_id) for player in (cast.alice, cast.dave))
+    draw, stories = random.Random(3), ["story-1", "story-2"]
+    expected: dict[UUID, list[tuple[str, str, str, object]]] = {ours.organization_id: [], theirs.organization_id: []}
+    for batch in range(40):
+        entries = [
+            service.Entry(
+                draw.choice([ours, theirs]),
+                draw.choice(["thing.made", "thing.unmade"]),
+                "thing",
+                f"{batch}/{number}",
+                draw.choice([{}, {"n": 2**60, "é": ["ü", None, {"x": 1.5}]}]),
+                draw.choice([*stories, None]),
+            )
+            for number in range(draw.choice([0, 1, 2, 17]))
+        ]
+        bind_correlation_id("the-job")
+        async with transaction():
+            if batch % 2:
+                await service.append_many(entries)
+            else:
+                for entry in entries:
+                    bind_correlation_id(entry.correlation_id or "the-job")
+                    await service.append(entry.actor, entry.kind, entry.subject_kind, entry.subject_id, entry.detail)
+        for entry in entries:
+            expected[entry.actor.organization_id].append(
+                (entry.kind, str(entry.subject_id), entry.correlation_id or "the-job", entry.detail)
+            )
+    for organization_id, wanted in expected.items():
+        rows = (
+            await AuditEntry.select()
+            .where(AuditEntry.organization == organization_id)
+            .order_by(AuditEntry.sequence)
+            .output(load_json=True)
+        )
+        assert [row["sequence"] for row in rows] == list(range(1, len(wanted) + 1))
+        assert [(row["kind"], row["subject_id"], row["correlation_id"], row["detail"]) for row in rows] == wanted
+        assert {(row["actor_kind"], row["actor_label"]) for row in rows} == {("command", "portal command")}
+        assert await service.verify(organization_id) is None
+
+
+async def test_writers_of_the_same_chains_in_any_order_do_not_deadlock(cast: Cast) -> None:
+    actors = [command_actor(player.actor.organization_id) for player in (cast.alice, cast.dave)]
+
+    async def write_both(turn: int) -> None:
+        for number in range(10):
+            both = [service.Entry(actor, "thing.made", "thing", f"{turn}/{number}") for actor in actors]
+            async with transaction():
+                await service.append_many(both if turn % 2 else both[::-1])
+
+    await asyncio.gather(*(write_both(turn) for turn in range(6)))
+    for actor in actors:
+        assert await service.verify(actor.organization_id) is None
+        assert (await AuditEntry.count().where(AuditEntry.organization == actor.organization_id)) == 60
