@@ -53,6 +53,12 @@ class Settings(BaseModel):
         str,
         Field(description="Addresses or networks, comma-separated, of proxies whose `X-Forwarded-For` is believed."),
     ] = ""
+    egress_allow: Annotated[
+        str,
+        Field(
+            description="Networks, comma-separated, that pull sources may reach although they are private: your own systems."
+        ),
+    ] = ""
     database_pool_size: Annotated[int, Field(ge=2, le=200, description="Most database connections of one process.")] = (
         16
     )
@@ -101,7 +107,7 @@ class Settings(BaseModel):
         parse_rpc_urls(value)
         return value
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "egress_allow")
     @classmethod
     def _are_networks(cls, value: str) -> str:
         for part in filter(None, (part.strip() for part in value.split(","))):
