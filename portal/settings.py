@@ -56,7 +56,7 @@ class Settings(BaseModel):
     egress_allow: Annotated[
         str,
         Field(
-            description="Networks, comma-separated, that pull sources may reach although they are private: your own systems."
+            description="Private networks, comma-separated, that pull sources may reach: where your own systems are."
         ),
     ] = ""
     database_pool_size: Annotated[int, Field(ge=2, le=200, description="Most database connections of one process.")] = (
