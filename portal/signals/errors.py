@@ -57,3 +57,19 @@ class LastSecret(Conflict):
 
 class SecretEnded(Conflict):
     title = "The secret has ended already"
+
+
+class TooManyBatches(Conflict):
+    title = "Enough of this kind is under way"
+
+
+class BatchEnded(Conflict):
+    title = "It has ended already"
+
+
+class ExportHasNoFile(Conflict):
+    title = "The export has no file"
+
+
+class DeliveryNotAcceptable(Conflict):
+    title = "The delivery still cannot be accepted"
