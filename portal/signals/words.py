@@ -1,7 +1,8 @@
 """The words by which a signal is found, and what a search for them asks of PostgreSQL. Pure.
 
 Words are made of the parsed payload, so it does not matter how the sender escaped them. A whole such as
-`ada@example.org` is a word, and so is each of its parts, so that both `example.org` and `ada` find it.
+`ada@example.org` is a word, and so is each of its parts, so that both `example.org` and `ada` find it. A part that
+mixes letters and digits is none: it is a piece of an id, which is found by its beginning, and ids fill an index.
 """
 
 import re
@@ -22,7 +23,8 @@ WHOLE = re.compile(r"[^\W_]+(?:[-_.@:+]+[^\W_]+)*")
 JOINT = re.compile(r"[-_.@:+]")
 # Dates, decimals, addresses of machines and UUIDs: nobody looks for what stands between their joints.
 SOLID = re.compile(r"\d[\d.:+tz-]*|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-LEVELS = (re.compile(r"[@:+]+"), re.compile(r"[.@:+]+"), JOINT)
+DIGIT, LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
+LEVELS = (re.compile(r"[@:+]+"), re.compile(r"[.@:+]+"), re.compile(r"[-_.@:+]+"))
 
 
 def words_of(payload: Any) -> list[str]:
@@ -55,7 +57,8 @@ def _wholes(text: str) -> list[str]:
 def _parts(whole: str) -> list[str]:
     if SOLID.fullmatch(whole):
         return []
-    return [part for level in LEVELS for part in level.split(whole) if part]
+    pieces = (piece for level in LEVELS for piece in level.split(whole))
+    return [piece for piece in pieces if not (DIGIT.search(piece) and LETTER.search(piece))]
 
 
 def _texts(payload: Any) -> list[str]:
