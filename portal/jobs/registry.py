@@ -13,7 +13,8 @@ from portal.chain.jobs import make_signer_keys
 from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
-from portal.rules.jobs import assess_signals
+from portal.rules.jobs import assess_signals, run_replays
+from portal.signals.jobs import expire_bodies, prune_exports, run_batches
 from portal.transactions.jobs import run_lanes, watch_chains
 
 log = get_logger(__name__)
@@ -34,7 +35,7 @@ async def sweep() -> int:
 
     Also registers a chain whose node was away when the worker started.
     """
-    swept = ("assess_signals", "simulate_actions", "make_signer_keys", "run_lanes")
+    swept = ("assess_signals", "simulate_actions", "make_signer_keys", "run_lanes", "run_batches", "run_replays")
     for job in swept:
         ring(job)
     await register_chains()  # last, since a node that hangs may take long to be given up
@@ -51,6 +52,10 @@ WORK: dict[str, Work] = {
         watch_chains,
         expire_actions,
         prune_accounts,
+        run_batches,
+        run_replays,
+        expire_bodies,
+        prune_exports,
         sweep,
     )
 }
@@ -59,6 +64,8 @@ CRONS = {
     "sweep": EVERY_FIVE_SECONDS,
     "expire_actions": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
+    "expire_bodies": EVERY_HOUR,
+    "prune_exports": EVERY_HOUR,
 }
 
 

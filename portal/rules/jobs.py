@@ -3,10 +3,13 @@
 import time
 
 from portal.jobs.queue import ring
-from portal.rules import assessment
+from portal.rules import assessment, replays
+from portal.signals import batches
+from portal.signals.tables import BatchKind
 
 RUN_SECONDS = 60
 """Half of the job's timeout; what is left then gets a job of its own."""
+REPLAY_SECONDS = 20
 
 
 async def assess_signals() -> int:
@@ -18,3 +21,8 @@ async def assess_signals() -> int:
             ring("assess_signals")
             break
     return total
+
+
+async def run_replays() -> int:
+    """Set signals back to be assessed again, until no replay is left to do; how many signals."""
+    return await batches.run({BatchKind.REPLAY: replays.replay_slice}, seconds=REPLAY_SECONDS)

@@ -12,14 +12,13 @@ from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PreconditionFailed
-from portal.jobs.queue import ring
 from portal.rules import queries
 from portal.rules.assessment import assess
 from portal.rules.drafts import check_rule, try_rule
-from portal.rules.errors import RuleNameTaken, RuleNotPublished, RulePublished, SignalNotReassessable
+from portal.rules.errors import RuleNameTaken, RuleNotPublished, RulePublished
+from portal.rules.replays import reassess
 from portal.rules.schemas import RuleChange, RuleInput, RuleView
 from portal.rules.tables import Rule, RuleStatus, RuleVersion
-from portal.signals.tables import Signal, SignalStatus
 
 __all__ = [
     "assess",
@@ -30,8 +29,6 @@ __all__ = [
     "reassess",
     "try_rule",
 ]
-
-REASSESSABLE = (SignalStatus.FAILED, SignalStatus.IGNORED, SignalStatus.ASSESSED, SignalStatus.DEAD)
 
 
 async def create_rule(actor: Actor, given: RuleInput) -> RuleView:
@@ -128,31 +125,6 @@ async def disable_rule(actor: Actor, rule_id: UUID) -> RuleView:
             raise RuleNotPublished("Only a published rule can be disabled.")
         await audit.append(actor, "rule.disabled", "rule", rule_id)
     return await queries.get_rule(actor.organization_id, rule_id)
-
-
-async def reassess(actor: Actor, signal_id: UUID) -> None:
-    """Let the rules that are published now assess a signal again; what a rule proposed for it once, it does not again.
-
-    Raises `SignalNotReassessable` for one that waits to be assessed or cannot be read, `NotFound`.
-    """
-    actor.require(Permission.RULES_WRITE)
-    async with transaction():
-        rows = await run_sql(
-            "SELECT status FROM signal WHERE id = {} AND organization = {} FOR UPDATE", signal_id, actor.organization_id
-        )
-        if not rows:
-            raise NotFound("There is no such signal.")
-        before = SignalStatus(rows[0]["status"])
-        if before not in REASSESSABLE:
-            raise SignalNotReassessable(f"The signal is {before}; one that was assessed can be assessed again.")
-        changed = (
-            await Signal.update({Signal.status: SignalStatus.RECEIVED.value, Signal.reasons: []})
-            .where(Signal.id == signal_id, Signal.status == before.value)
-            .returning(Signal.id)
-        )
-        assert changed, "the row is locked"
-        await audit.append(actor, "signal.reassessed", "signal", signal_id, {"before": before.value})
-    ring("assess_signals")
 
 
 async def _lock_rule(actor: Actor, rule_id: UUID) -> datetime:

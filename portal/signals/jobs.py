@@ -1,0 +1,23 @@
+"""Background work on signals. Each is safe to run twice, or at once in two workers."""
+
+from portal.signals import batches, exports, rechecks, retention
+from portal.signals.tables import BatchKind
+
+RUN_SECONDS = 20
+"""Less than a job's heartbeat; what is left then gets a job of its own."""
+
+
+async def run_batches() -> int:
+    """Write exports and check quarantined signals again, until nothing is left to do; how many signals."""
+    slicers = {BatchKind.EXPORT: exports.export_slice, BatchKind.RECHECK: rechecks.recheck_slice}
+    return await batches.run(slicers, seconds=RUN_SECONDS)
+
+
+async def expire_bodies() -> int:
+    """Let bodies expire that an organisation keeps no longer; how many."""
+    return await retention.expire_bodies(seconds=RUN_SECONDS)
+
+
+async def prune_exports() -> int:
+    """Delete export files that are older than a week; how many."""
+    return await exports.prune_exports()
