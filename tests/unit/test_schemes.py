@@ -280,7 +280,7 @@ def test_whatever_strangers_send_gets_a_refusal_that_we_can_explain(headers, bod
         verify(scheme, None, headers, body, [OTHER_SECRET], now=SENT_AT)
 
 
-@pytest.mark.parametrize("scheme", sorted(SCHEMES))
+@pytest.mark.parametrize("scheme", ["github", "standard_webhooks"])
 def test_a_new_secret_is_one_that_the_scheme_accepts(scheme):
     secret = SCHEMES[scheme].new_secret(None)
     assert SCHEMES[scheme].check_secret(secret, None) == secret

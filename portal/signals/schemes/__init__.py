@@ -11,7 +11,19 @@ import msgspec
 
 from portal.errors import PortalError
 from portal.signals.errors import HeadersInvalid, SignatureInvalid
-from portal.signals.schemes import github, standard_webhooks
+from portal.signals.schemes import (
+    basic,
+    bearer,
+    custom_ed25519,
+    custom_hmac,
+    github,
+    shopify,
+    slack,
+    standard_webhooks,
+    stripe,
+    svix,
+    twilio,
+)
 from portal.signals.schemes.base import (
     QUERY,
     TYPE,
@@ -39,13 +51,27 @@ __all__ = [
     "verify",
 ]
 
-SCHEMES: dict[str, Scheme] = {scheme.name: scheme for scheme in (standard_webhooks.SCHEME, github.SCHEME)}
+SCHEMES: dict[str, Scheme] = {
+    module.SCHEME.name: module.SCHEME
+    for module in (
+        standard_webhooks,
+        github,
+        stripe,
+        shopify,
+        slack,
+        twilio,
+        svix,
+        custom_hmac,
+        custom_ed25519,
+        bearer,
+        basic,
+    )
+}
 """In the order in which they are offered."""
 
-IDS = {standard_webhooks.ID: False, github.ID: True}
-"""The header of the delivery's id, by scheme, and whether it may hold a dot."""
-SIGNATURES = {standard_webhooks.SIGNATURE: "standard_webhooks", github.SIGNATURE: "github"}
-SINGLE = frozenset({b"content-type", QUERY}).union(
+IDS = {scheme.id_header: scheme.id_is_signed for scheme in SCHEMES.values() if scheme.id_header}
+SIGNATURES = {scheme.signature_header: scheme.name for scheme in SCHEMES.values() if scheme.signature_header}
+SINGLE = frozenset({b"authorization", b"content-type"}).union(
     *(scheme.headers(None) for scheme in SCHEMES.values() if not scheme.settings_type)
 )
 
@@ -101,7 +127,7 @@ def check_headers(headers: Headers) -> None:
         label = name.decode()
         if not is_id(value):
             raise HeadersInvalid.at(f"/headers/{label}", f"{label} must have 1 to 256 visible ASCII characters.")
-        if b"." in value and not IDS[name]:
+        if b"." in value and IDS[name]:
             # The signed text is id.timestamp.body: with dots in the id, two deliveries could share one signature.
             raise HeadersInvalid.at(f"/headers/{label}", f"{label} must not contain a dot.")
 

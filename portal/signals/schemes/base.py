@@ -63,6 +63,8 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     used_by: str
     """Whom it is for, in a plain sentence."""
+    key_from: str
+    """Where the secret comes from, in a plain sentence."""
     verify: Callable[[Delivery, Sequence[str], Any], Verified]
     """Raises `SignatureInvalid`; `HeadersInvalid` for what is signed rightly but has no id."""
     headers: Callable[[Any], frozenset[bytes]]
@@ -72,8 +74,18 @@ class Scheme(msgspec.Struct, frozen=True, kw_only=True):
     new_secret: Callable[[Any], str] | None
     """None where the sender has a private key, and its public key must be given."""
     settings_type: type[msgspec.Struct] | None = None
-    check_settings: Callable[[Any], None] = lambda _settings: None
-    """What types cannot say. Raises `InputInvalid` below `/settings`."""
+    check_settings: Callable[[Any], Any] = lambda settings: settings
+    """The settings in the form that is kept. Raises `InputInvalid` below `/settings` for what types cannot say."""
+    signature_header: bytes | None = None
+    """Where it is the same for all senders: only such senders are recognised."""
+    id_header: bytes | None = None
+    """The same, for a header that holds the delivery's id."""
+    id_is_signed: bool = False
+    """Then it must not hold the dot that separates it from what is signed with it."""
+    is_public_key: Callable[[str], bool] = lambda _secret: False
+    """Whether a secret in the form that is kept is no secret: then nothing is shown to the sender."""
+    preset: msgspec.Struct | None = None
+    """The settings of the scheme `hmac` that say the same."""
     signs_time: Callable[[Any], bool] = lambda _settings: False
     """Whether a captured delivery is refused once it is older than the tolerance."""
 

@@ -1,0 +1,25 @@
+"""JSON Pointers (RFC 6901): where in a payload something is. Pure."""
+
+import re
+from typing import Annotated, Any
+
+import msgspec
+
+Pointer = Annotated[
+    str,
+    msgspec.Meta(pattern=r"^(/([^~/\x00-\x1f]|~[01])*)+$", max_length=200, description="A JSON Pointer (RFC 6901)."),
+]
+INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def find(payload: Any, pointer: str) -> Any:
+    """The value at `pointer`; None where there is none, too."""
+    for step in pointer.split("/")[1:]:
+        name = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(payload, dict):
+            payload = payload.get(name)
+        elif isinstance(payload, list) and INDEX.fullmatch(name) and int(name) < len(payload):
+            payload = payload[int(name)]
+        else:
+            return None
+    return payload
