@@ -207,11 +207,15 @@ def _adopt_running_portal() -> None:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """What `work` returns, run with the pool of this process open."""
+    from portal.db import notices
     from portal.db.engine import open_pool
 
     async def pooled() -> T:
         async with open_pool():
-            return await work
+            try:
+                return await work
+            finally:
+                await notices.settle()
 
     with _database_required():
         return asyncio.run(pooled())

@@ -11,6 +11,7 @@ import msgspec
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from portal.db import notices
 from portal.errors import SettingInvalid
 from portal.settings import Settings
 
@@ -95,6 +96,14 @@ class BoundedHttp(HttpToolsProtocol):
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
+class Server(uvicorn.Server):
+    """Uvicorn that ends streams when it is to stop, instead of waiting its whole grace for them."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        notices.close_listeners()
+        await super().shutdown(sockets)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises `PortTaken` if somebody else listens there, `SettingInvalid` for an unusable address."""
     try:
@@ -142,7 +151,7 @@ def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end_well)
     with listener:
-        uvicorn.Server(config).run(sockets=[listener])
+        Server(config).run(sockets=[listener])
 
 
 def _end_well(_number: int, _frame: FrameType | None) -> None:

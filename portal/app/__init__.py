@@ -24,6 +24,7 @@ from portal.app.authentication import (
 )
 from portal.app.edge import EdgeMiddleware, add_headers
 from portal.app.errors import answer_exception
+from portal.db import notices
 from portal.db.engine import open_pool
 from portal.errors import NotFound
 from portal.jobs.queue import make_queue, open_doorbell
@@ -52,15 +53,16 @@ NO_FILE: ExceptionHandlersMap = {ValueError: answer_no_file, InternalServerExcep
 
 @asynccontextmanager
 async def open_parts(_app: Litestar) -> AsyncIterator[None]:
-    """Hold the database pool and the doorbell open while the process serves."""
+    """Hold the database pool, the doorbell and the ear for changes open while the process serves."""
     queue = make_queue()
     async with open_pool():
         try:
             await queue.connect()
         except Exception as error:
             log.warning("queue.unreachable", error=type(error).__name__)
-        async with open_doorbell(queue):
+        async with open_doorbell(queue), notices.open_listener():
             yield
+        await notices.settle()
         await queue.disconnect()
 
 

@@ -16,6 +16,7 @@ from portal import clock
 from portal.audit.tables import AuditEntry
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql, transaction
+from portal.db.notices import announce_in_transaction
 from portal.logging import correlation_id
 
 GENESIS = bytes(32)
@@ -67,7 +68,7 @@ async def append_many(entries: Sequence[Entry]) -> None:
     """Append entries of any organisations, each to its own organisation's chain, in the order given.
 
     Must run inside the db transaction that makes the changes, and best as its last statement: the heads, locked in the
-    order of the organisations' ids, are everybody's until it ends.
+    order of the organisations' ids, are everybody's until it ends. Whoever shows the subjects is told at its commit.
     """
     assert in_transaction(), "an audit entry is written in the db transaction of the change"
     if not entries:
@@ -104,6 +105,8 @@ async def append_many(entries: Sequence[Entry]) -> None:
         [sequence for sequence, _ in heads.values()],
         [hash for _, hash in heads.values()],
     )
+    for topic, organization_id in {(entry.subject_kind, entry.actor.organization_id) for entry in entries}:
+        announce_in_transaction(topic, organization_id)
 
 
 async def _lock_heads(organization_ids: Iterable[UUID]) -> dict[UUID, tuple[int, bytes]]:

@@ -15,7 +15,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -277,13 +277,15 @@ def current_position() -> str | None:
     return _listeners[0].position if _listeners else None
 
 
-@contextmanager
-def subscribe(organization_id: UUID, topics: frozenset[str], *, since: str | None = None) -> Iterator[Subscription]:
-    """Be told of changes of `topics`, beginning with those after the position `since`.
-
-    Raises `Unavailable` where the process does not listen, or no longer.
-    """
+def require_listener() -> Listener:
+    """The listener of this process. Raises `Unavailable` where the process does not listen, or no longer."""
     if not _listeners or _listeners[0].closed:
-        raise Unavailable("This process does not tell of changes; ask again later.", retry_after_seconds=1)
-    with _listeners[0].subscribe(organization_id, topics, since) as subscription:
-        yield subscription
+        raise Unavailable("This process does not tell of changes just now.", retry_after_seconds=1)
+    return _listeners[0]
+
+
+def subscribe(
+    organization_id: UUID, topics: frozenset[str], *, since: str | None = None
+) -> AbstractContextManager[Subscription]:
+    """Be told of changes of `topics`, beginning with those after the position `since`. Raises `Unavailable`."""
+    return require_listener().subscribe(organization_id, topics, since)

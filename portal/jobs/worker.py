@@ -8,6 +8,7 @@ from saq import Worker
 
 from portal.chain.rpc import close_nodes
 from portal.chain.service import register_chains
+from portal.db import notices
 from portal.db.engine import open_pool
 from portal.errors import Unavailable
 from portal.jobs.queue import make_queue, open_doorbell
@@ -69,6 +70,7 @@ async def run_worker() -> None:
                 start_http_server(port, get_settings().host)
             log.info("worker.started")
             await worker.start()
+        await notices.settle()
         await queue.disconnect()
     await close_nodes()
     if worker.queue_lost:

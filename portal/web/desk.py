@@ -11,6 +11,7 @@ from portal.accounts import queries as accounts
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, CurrentSession
 from portal.actions import queries as actions
+from portal.db import notices
 from portal.errors import NotFound
 from portal.web.render import AnyRequest, page
 
@@ -59,6 +60,8 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     memberships: list[Any]
     waiting: int
     """Actions that wait for this member."""
+    heard: str | None
+    """The position in the notices of changes before anything of the page was read."""
 
     def may(self, permission: str) -> bool:
         return Permission(permission) in self.actor.permissions
@@ -74,6 +77,7 @@ async def provide_desk(
     """The desk of whoever is signed in; `actor` has already proved that they belong here."""
     if session is None:
         raise NotFound("There is no such page.")
+    heard = notices.current_position()
     memberships = await accounts.list_memberships(session.person_id)
     here = next((membership for membership in memberships if membership.slug == slug), None)
     if here is None:
@@ -85,6 +89,7 @@ async def provide_desk(
         organization=here.name,
         memberships=memberships,
         waiting=await actions.count_inbox(actor),
+        heard=heard,
     )
 
 

@@ -14,6 +14,7 @@ from portal.web.pages import (
     health,
     inbox,
     invitations,
+    live,
     mine,
     overview,
     people,
@@ -44,6 +45,7 @@ member_router = Router(
         *api_keys.handlers,
         *audit.handlers,
         *health.handlers,
+        *live.handlers,
     ],
     dependencies={"desk": Provide(provide_desk)},
 )

@@ -14,6 +14,8 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Unavailable
 from portal.settings import get_settings
+from tests.people import Cast
+from tests.signals import make_sender
 
 SIGNALS = frozenset({"signals"})
 BOTH = frozenset({"signals", "action"})
@@ -127,6 +129,12 @@ async def _fail_after_announcing(organization_id: UUID) -> None:
     async with transaction():
         notices.announce_in_transaction("action", organization_id)
         raise ZeroDivisionError
+
+
+async def test_every_audited_change_is_told(listening: None, cast: Cast) -> None:
+    with notices.subscribe(cast.organization_id, frozenset({"source", "rule"})) as here:
+        await make_sender(cast.alice)
+        assert (await here.wait(2))[0] == ["source"]
 
 
 async def test_announcing_inside_a_db_transaction_keeps_off_its_connection(listening: None) -> None:

@@ -25,6 +25,12 @@ async def show_inbox_rows(request: AnyRequest, desk: AtDesk) -> Response[str]:
     return fragment(request, "actions/_inbox_rows.html", await _rows(desk))
 
 
+@get("/inbox/waiting", opt=READ)
+async def show_waiting(request: AnyRequest, desk: AtDesk) -> Response[str]:
+    """How many actions wait for the reader, for the navigation of any page that stays open."""
+    return fragment(request, "actions/_waiting.html", {"waiting": desk.waiting})
+
+
 async def _rows(desk: Desk) -> dict[str, Any]:
     items = await actions.list_inbox(desk.actor)
     organization = desk.actor.organization_id
@@ -38,4 +44,4 @@ async def _rows(desk: Desk) -> dict[str, Any]:
     }
 
 
-handlers = [show_inbox, show_inbox_rows]
+handlers = [show_inbox, show_inbox_rows, show_waiting]
