@@ -11,7 +11,7 @@ from portal.api.operations import problems
 from portal.api.problem import MediaTypeUnsupported
 from portal.api.requests import read_body
 from portal.errors import InputInvalid
-from portal.signals.queries import find_body_cap
+from portal.signals.intake import find_body_cap
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.service import receive
 

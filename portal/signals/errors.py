@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from portal.errors import Conflict, Forbidden, InputInvalid, NotSignedIn, PortalError
+from portal.errors import Conflict, Forbidden, InputInvalid, NotSignedIn, PortalError, TooManyRequests
 
 
 class SignatureInvalid(NotSignedIn):
@@ -31,6 +31,31 @@ class SourcePaused(Forbidden):
     """Said only to a sender whose signature is right."""
 
     title = "The source is paused"
+
+
+class AddressNotAllowed(Forbidden):
+    """Said only to a sender whose signature is right."""
+
+    title = "The source takes no deliveries from this address"
+
+
+class RateLimited(TooManyRequests):
+    """Said only to a sender whose signature is right."""
+
+    title = "The source takes no more deliveries in this minute"
+
+
+class PayloadInvalid(PortalError):
+    """Said only to a sender whose signature is right, where the source refuses what fails its schema."""
+
+    status = 422
+    title = "The body does not fit the schema of its type"
+
+
+class SourceChanged(Conflict):
+    """Read it again and check again: nothing was stored."""
+
+    title = "The source was changed meanwhile"
 
 
 class SignalConflict(Conflict):

@@ -1,12 +1,14 @@
-"""Takes deliveries in: verified, stored once, and only then acknowledged.
+"""Takes deliveries in: verified, checked, stored once, and only then acknowledged.
 
-Order matters. What reveals nothing about sources is refused first (headers), then the source is looked up, then the
-signature is verified, with a dummy secret where there is no such source. Only an authentic sender learns anything else.
+Order matters. What reveals nothing about sources is refused first (headers), then the signature is verified, with a
+dummy secret where there is no such source. Only an authentic sender learns anything else.
 """
 
 import hashlib
+import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cache
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
@@ -16,80 +18,122 @@ from portal import clock
 from portal.accounts.schemas import system_actor
 from portal.audit import service as audit
 from portal.db.columns import new_id
-from portal.db.engine import run_sql, transaction
-from portal.errors import PortalError
-from portal.jobs.queue import ring
-from portal.logging import correlation_id
-from portal.sealing import unseal
+from portal.db.engine import database_unavailable, is_unreachable, run_sql, transaction
+from portal.errors import FieldError, PortalError, Unavailable
+from portal.logging import correlation_id, get_logger
 from portal.settings import get_settings
-from portal.signals import schemes
-from portal.signals.errors import BodyTooLarge, SignalConflict, SignatureInvalid, SourcePaused
+from portal.signals import flush, json_schemas, limits, refusals, schemes
+from portal.signals.errors import (
+    AddressNotAllowed,
+    BodyTooLarge,
+    PayloadInvalid,
+    SignalConflict,
+    SignatureInvalid,
+    SourceChanged,
+    SourcePaused,
+)
+from portal.signals.flush import Fate, Outcome, Row
 from portal.signals.metrics import DELIVERIES, STAGE_SECONDS
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import Headers, Verified
-from portal.signals.tables import SignalStatus, SourceStatus
+from portal.signals.senders import ActiveSecret, Sender, find_kept, load_sender, stand_in
+from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 
-KEPT_REJECTIONS = 1000
-
-
-class ActiveSecret(msgspec.Struct, frozen=True):
-    """A secret that the source signs with now, decrypted."""
-
-    id: UUID
-    text: str
-    last_used_at: datetime | None
+log = get_logger(__name__)
+ATTEMPTS = 4
+"""How often a delivery is checked whose source changes again and again while it is."""
 
 
-class Sender(msgspec.Struct, frozen=True):
-    """A source as the intake needs it. `organization_id` is None for an address that is no source."""
+class PulledFact(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a pull source has fetched; stored once by its `external_id`, whatever comes later."""
 
-    id: UUID
-    organization_id: UUID | None
-    scheme: str
-    status: str
-    body_cap_bytes: int
-    secrets: list[ActiveSecret]
-    """The newest first."""
+    external_id: str
+    type: str | None = None
+    """None where it is the `type` in the body."""
+    body: bytes
+    content_type: str = "application/json"
+    reasons: Sequence[str] = ()
+    """Why it cannot be read; then it is quarantined."""
 
 
 async def receive(source_id: UUID | str, headers: Headers, body: bytes, ip: str) -> Receipt:
-    """Verify and store one delivery; returns only after the commit.
+    """Verify, check and store one delivery; returns only after the commit.
 
-    A body that is not readable JSON is stored as `quarantined`. Raises `HeadersInvalid`, `SignatureInvalid` (for an
-    unknown source too), `BodyTooLarge`, `SourcePaused`, `SignalConflict`, each recorded with the source, if it exists.
+    A body that is not readable JSON or fails the schema of its type is stored as `quarantined`. Raises, each recorded
+    with the source, if it exists: `HeadersInvalid`, `SignatureInvalid` (for an unknown source too); and to an authentic
+    sender only `AddressNotAllowed`, `SourcePaused`, `BodyTooLarge`, `RateLimited`, `PayloadInvalid`, `SignalConflict`.
+    Raises `Unavailable`, unrecorded, where nothing can be stored now.
     """
-    with STAGE_SECONDS.labels("receive").time():
-        id, sender = _as_id(source_id), None
-        try:
-            schemes.check_headers(headers)
-            sender = await _find_sender(id, headers)
-            receipt = await _take_in(sender, headers, body)
-        except PortalError as error:
-            await _record_rejection(id, headers, body, ip, error)
-            DELIVERIES.labels(sender.scheme if sender else "unknown", error.code).inc()
-            raise
-    DELIVERIES.labels(sender.scheme, "duplicate" if receipt.duplicate else receipt.status.value).inc()
-    if receipt.status == SignalStatus.RECEIVED and not receipt.duplicate:
-        ring("assess_signals")
+    started = time.perf_counter()
+    id = as_id(source_id)
+    sender = find_kept(id) or stand_in(id, headers)
+    try:
+        schemes.check_headers(headers)
+        receipt = await _take_in(sender, headers, body, ip)
+    except Unavailable:
+        raise
+    except PortalError as error:
+        await refuse(id, headers, error, body_bytes=len(body), body=body, ip=ip)
+        raise
+    STAGE_SECONDS.labels("receive").observe(time.perf_counter() - started)
     return receipt
 
 
-async def _take_in(sender: Sender, headers: Headers, body: bytes) -> Receipt:
+async def refuse(
+    source_id: UUID, headers: Headers, error: PortalError, *, body_bytes: int, body: bytes | None, ip: str
+) -> None:
+    """Record why a delivery is refused. A body above the source's cap, or one that was not read, is not kept."""
+    sender = find_kept(source_id) or await load_sender(source_id)
+    scheme = sender.scheme if sender else "unknown"
+    DELIVERIES.labels(scheme, error.code).inc()
+    if sender and scheme in schemes.SCHEMES:
+        read = schemes.headers_of(scheme, sender.settings) | {b"content-type", schemes.QUERY}
+        headers = [pair for pair in headers if pair[0] in read]
+    await refusals.record(
+        refusals.Refusal(
+            source_id=source_id,
+            cause=error.code,
+            detail=error.reason if isinstance(error, SignatureInvalid) else error.detail,
+            external_id=schemes.claimed_id(headers),
+            body_bytes=body_bytes,
+            body=body if body is not None and sender and len(body) <= sender.body_cap_bytes else None,
+            headers=headers,
+            ip=ip,
+            correlation_id=correlation_id(),
+            at=clock.now(),
+        )
+    )
+
+
+async def find_body_cap(source_id: UUID) -> int:
+    """How many bytes of a delivery to this address are worth reading; the usual number for what is no source."""
+    sender = await load_sender(source_id)
+    return max(DEFAULT_BODY_BYTES, sender.body_cap_bytes) if sender else DEFAULT_BODY_BYTES
+
+
+async def store_pulled(sender: Sender, facts: Sequence[PulledFact]) -> int:
+    """Check what was pulled by the schemas of its source and store it, each external id once; how many were new.
+
+    Runs within the caller's db transaction; ring `assess_signals` after its commit. What fails its schema is
+    quarantined: there is nobody to refuse it to. Raises `SourceChanged` where the sender is out of date.
+    """
     now = clock.now()
-    verified = schemes.verify(sender.scheme, None, headers, body, [secret.text for secret in sender.secrets], now=now)
-    if sender.organization_id is None:
-        raise SignatureInvalid("there is no such source")
-    if len(body) > sender.body_cap_bytes:
-        raise BodyTooLarge(f"The body has {len(body)} bytes; at most {sender.body_cap_bytes} are taken.")
-    if sender.status == SourceStatus.PAUSED:
-        raise SourcePaused("The source is paused, so the delivery was not stored. Send it again once it is resumed.")
-    receipt = await _store(sender, headers, body, verified, now)
-    await _touch_secret(sender.secrets[verified.secret_index], now)
-    return receipt
+    rows = [_pulled_row(sender, fact, now) for fact in {fact.external_id: fact for fact in facts}.values()]
+    stored = await flush.insert(rows) if rows else set()
+    if len(stored) < len(rows):
+        known = await run_sql(
+            "SELECT count(*) AS count FROM signal WHERE source = {} AND external_id = ANY({})",
+            sender.id,
+            [row.external_id for row in rows],
+        )
+        if known[0]["count"] < len(rows):
+            raise SourceChanged("The source was changed or paused while it was pulled.")
+    DELIVERIES.labels(sender.scheme, SignalStatus.RECEIVED.value).inc(len(stored))
+    return len(stored)
 
 
-def _as_id(source_id: UUID | str) -> UUID:
+def as_id(source_id: UUID | str) -> UUID:
     """The id; one that no source has for a text that is no id, so that it goes the way of an unknown source."""
     try:
         return source_id if isinstance(source_id, UUID) else UUID(source_id)
@@ -97,82 +141,131 @@ def _as_id(source_id: UUID | str) -> UUID:
         return UUID(int=0)
 
 
-async def _find_sender(id: UUID, headers: Headers) -> Sender:
-    """The source with its active secrets; for an unknown one a stand-in that takes as long to refuse."""
-    rows = await run_sql(
-        """SELECT s.organization, s.scheme, s.status, s.body_cap_bytes, k.id AS secret_id, k.ciphertext, k.last_used_at
-           FROM source s LEFT JOIN source_secret k ON k.source = s.id AND (k.ends_at IS NULL OR k.ends_at > {})
-           WHERE s.id = {} ORDER BY k.id DESC""",
-        clock.now(),
-        id,
+async def _take_in(sender: Sender, headers: Headers, body: bytes, ip: str) -> Receipt:
+    """Check and store with the sender that is kept, and again with the source as it is now if that is another."""
+    for _ in range(ATTEMPTS):
+        refusal: PortalError | None = None
+        try:
+            verified, secret, row = await _check(sender, headers, body, ip)
+            outcome = await flush.store(row)
+            if outcome.fate != Fate.STALE:
+                return await _answer(sender, verified, secret, row, outcome)
+        except Unavailable:
+            raise
+        except PortalError as error:
+            refusal = error
+        now = await load_sender(sender.id) or stand_in(sender.id, headers)
+        if refusal and now.version == sender.version:
+            raise refusal
+        sender = now
+    raise database_unavailable()
+
+
+async def _check(sender: Sender, headers: Headers, body: bytes, ip: str) -> tuple[Verified, ActiveSecret, Row]:
+    now = clock.now()
+    secrets = sender.active_secrets(now)
+    verified = _verify(sender, headers, body, [secret.text for secret in secrets], now)
+    if sender.allowed_networks and not _is_allowed(sender, ip):
+        raise AddressNotAllowed(f"The source takes no deliveries from {ip}. Nothing was stored.")
+    if sender.status == SourceStatus.PAUSED:
+        raise SourcePaused("The source is paused, so the delivery was not stored. Send it again once it is resumed.")
+    if len(body) > sender.body_cap_bytes:
+        raise BodyTooLarge(f"The body has {len(body)} bytes; at most {sender.body_cap_bytes} are taken.")
+    if sender.rate_limit_per_minute is not None:
+        await limits.take(sender.id, sender.rate_limit_per_minute)
+    secret = secrets[verified.secret_index]
+    row = _row(
+        sender,
+        external_id=verified.external_id,
+        type=verified.type,
+        content_type=_content_type(headers),
+        body=body,
+        secret_id=secret.id,
+        skew_ms=verified.skew_ms,
+        now=now,
+        may_refuse=sender.on_schema_failure == SchemaFailure.REFUSE,
     )
-    if not rows:
-        scheme = schemes.likely_scheme(headers)
-        return Sender(id, None, scheme, SourceStatus.ACTIVE, DEFAULT_BODY_BYTES, [_dummy_secret(scheme)])
-    source, key = rows[0], get_settings().secret_key
-    assert key is not None, "the web process requires the secret key"
-    return Sender(
-        id=id,
-        organization_id=source["organization"],
-        scheme=source["scheme"],
-        status=source["status"],
-        body_cap_bytes=source["body_cap_bytes"],
-        secrets=[
-            ActiveSecret(
-                id=row["secret_id"],
-                text=unseal(key, bytes(row["ciphertext"]), purpose=secret_purpose(row["secret_id"])).decode(),
-                last_used_at=row["last_used_at"],
-            )
-            for row in rows
-            if row["secret_id"]
-        ],
-    )
+    return verified, secret, row
 
 
-def secret_purpose(secret_id: UUID) -> str:
-    """What binds a sealed secret to its row."""
-    return f"source-secret:{secret_id}"
+def _verify(sender: Sender, headers: Headers, body: bytes, secrets: list[str], now: datetime) -> Verified:
+    if sender.scheme not in schemes.SCHEMES:
+        raise SignatureInvalid("the source fetches by itself; nothing is delivered to it")
+    url = f"{get_settings().public_url}/api/v1/sources/{sender.id}/signals"
+    verified = schemes.verify(sender.scheme, sender.settings, headers, body, secrets, now=now, url=url)
+    if sender.organization_id is None:
+        raise SignatureInvalid("there is no such source")
+    return verified
 
 
-@cache
-def _dummy_secret(scheme: str) -> ActiveSecret:
-    made = schemes.SCHEMES[scheme].new_secret
-    assert made is not None, "a likely scheme is one that needs nobody's public key"
-    return ActiveSecret(id=UUID(int=0), text=made(None), last_used_at=None)
+def _is_allowed(sender: Sender, ip: str) -> bool:
+    try:
+        address = ip_address(ip)
+    except ValueError:
+        return False
+    return any(address in network for network in sender.allowed_networks)
 
 
-async def _store(sender: Sender, headers: Headers, body: bytes, verified: Verified, now: datetime) -> Receipt:
-    type, status, reasons = verified.type, SignalStatus.RECEIVED, []
+def _row(
+    sender: Sender,
+    *,
+    external_id: str,
+    type: str | None,
+    content_type: str,
+    body: bytes,
+    secret_id: UUID | None,
+    skew_ms: int | None,
+    now: datetime,
+    may_refuse: bool,
+    troubles: Sequence[str] = (),
+) -> Row:
+    """The signal to store, quarantined with reasons if its body is not as it should be. Raises `PayloadInvalid`."""
+    reasons: list[dict[str, Any]] = [{"rule_id": None, "path": None, "message": trouble} for trouble in troubles]
     try:
         payload = parse_payload(body)
         type = type or _type_in(payload)
+        schema = sender.schemas.get(type)
+        if schema:
+            reasons += json_schemas.failures(schema.validator, payload)
     except PayloadUnreadable as error:
-        status, reasons = SignalStatus.QUARANTINED, [{"rule_id": None, "message": str(error)}]
-    digest, id = hashlib.sha256(body).digest(), new_id()
-    inserted = await run_sql(
-        """INSERT INTO signal (id, organization, source, external_id, type, status, reasons, content_type, body,
-                               body_bytes, body_digest, secret, skew_ms, correlation_id, received_at)
-           VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
-           ON CONFLICT (source, external_id) DO NOTHING RETURNING id""",
-        id,
-        sender.organization_id,
-        sender.id,
-        verified.external_id,
-        type or schemes.UNKNOWN_TYPE,
-        status.value,
-        msgspec.json.encode(reasons).decode(),
-        _content_type(headers),
-        body,
-        len(body),
-        digest,
-        sender.secrets[verified.secret_index].id,
-        verified.skew_ms,
-        correlation_id(),
-        now,
+        type = type or schemes.UNKNOWN_TYPE
+        schema = sender.schemas.get(type)
+        reasons.append({"rule_id": None, "path": None, "message": str(error)})
+    if reasons and schema and may_refuse:
+        fields = [FieldError(reason["path"] or "", reason["message"]) for reason in reasons]
+        raise PayloadInvalid(f"The body fails the schema of the type {type}. Nothing was stored.", fields=fields)
+    return Row(
+        id=new_id(),
+        source=sender.id,
+        version=sender.version,
+        external_id=external_id,
+        type=type,
+        status=SignalStatus.QUARANTINED.value if reasons else SignalStatus.RECEIVED.value,
+        reasons=msgspec.json.encode(reasons).decode() if reasons else "[]",
+        content_type=content_type,
+        body=body,
+        body_digest=hashlib.sha256(body).digest(),
+        schema=schema.id if schema else None,
+        secret=secret_id,
+        skew_ms=skew_ms,
+        correlation_id=correlation_id(),
+        received_at=now,
     )
-    if inserted:
-        return Receipt(id, status, duplicate=False)
-    return await _find_duplicate(sender, verified, digest)
+
+
+def _pulled_row(sender: Sender, fact: PulledFact, now: datetime) -> Row:
+    return _row(
+        sender,
+        external_id=fact.external_id,
+        type=fact.type,
+        content_type=fact.content_type,
+        body=fact.body,
+        secret_id=None,
+        skew_ms=None,
+        now=now,
+        may_refuse=False,
+        troubles=fact.reasons,
+    )
 
 
 def _type_in(payload: Any) -> str:
@@ -185,63 +278,48 @@ def _content_type(headers: Headers) -> str:
     return value if value.isascii() and value.isprintable() else ""
 
 
-async def _find_duplicate(sender: Sender, verified: Verified, digest: bytes) -> Receipt:
-    rows = await run_sql(
-        "SELECT id, status, body_digest FROM signal WHERE source = {} AND external_id = {}",
-        sender.id,
-        verified.external_id,
-    )
-    stored = rows[0]
-    if bytes(stored["body_digest"]) == digest:
-        return Receipt(stored["id"], SignalStatus(stored["status"]), duplicate=True)
+async def _answer(sender: Sender, verified: Verified, secret: ActiveSecret, row: Row, outcome: Outcome) -> Receipt:
+    if outcome.fate == Fate.CONFLICTING:
+        await _note_conflict(sender, row, outcome.signal_id)
+        raise SignalConflict(
+            f"The delivery {verified.external_id} is stored already, as signal {outcome.signal_id}, with another body. "
+            "Nothing was changed; a new fact needs a new id."
+        )
+    duplicate = outcome.fate == Fate.DUPLICATE
+    DELIVERIES.labels(sender.scheme, "duplicate" if duplicate else outcome.status).inc()
+    if secret.last_used_at is None or secret.last_used_at < row.received_at - timedelta(minutes=1):
+        await _touch_secret(secret, row.received_at)
+    return Receipt(outcome.signal_id, SignalStatus(outcome.status), duplicate=duplicate)
+
+
+async def _note_conflict(sender: Sender, row: Row, stored_id: UUID) -> None:
     assert sender.organization_id is not None
     async with transaction():
         await audit.append(
             system_actor(sender.organization_id, "intake"),
             "signal.conflicted",
             "signal",
-            stored["id"],
-            {"source_id": str(sender.id), "external_id": verified.external_id, "body_digest": digest.hex()},
+            stored_id,
+            {
+                "source_id": str(sender.id),
+                "external_id": row.external_id,
+                "body_digest": row.body_digest.hex(),
+            },
         )
-    raise SignalConflict(
-        f"The delivery {verified.external_id} is stored already, as signal {stored['id']}, with another body. "
-        "Nothing was changed; a new fact needs a new id."
-    )
 
 
 async def _touch_secret(secret: ActiveSecret, now: datetime) -> None:
     """Note that the secret was used, at most once a minute: a row that every delivery updates would be a bottleneck."""
-    before = now - timedelta(minutes=1)
-    if secret.last_used_at is None or secret.last_used_at < before:
+    secret.last_used_at = now
+    try:
         await run_sql(
             "UPDATE source_secret SET last_used_at = {} WHERE id = {} AND (last_used_at IS NULL OR last_used_at < {})",
             now,
             secret.id,
-            before,
+            now - timedelta(minutes=1),
         )
-
-
-async def _record_rejection(source_id: UUID, headers: Headers, body: bytes, ip: str, error: PortalError) -> None:
-    """Keep the newest refusals of the source. One statement, without waiting for the disk, whether or not it exists:
-    it must neither slow a flood's victim down nor tell by its time which sources there are."""
-    await run_sql(
-        f"""WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true)),
-                 trimmed AS (DELETE FROM rejected_delivery WHERE source = {{}} AND id <= (
-                     SELECT id FROM rejected_delivery WHERE source = {{}} ORDER BY id DESC
-                     OFFSET {KEPT_REJECTIONS - 1} LIMIT 1))
-            INSERT INTO rejected_delivery (id, organization, source, cause, detail, external_id, body_bytes, ip,
-                                           correlation_id, received_at)
-            SELECT {{}}, source.organization, source.id, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}, {{}}
-            FROM source, relaxed WHERE source.id = {{}}""",  # noqa: S608
-        source_id,
-        source_id,
-        new_id(),
-        error.code,
-        error.reason if isinstance(error, SignatureInvalid) else error.detail,
-        schemes.claimed_id(headers),
-        len(body),
-        ip,
-        correlation_id(),
-        clock.now(),
-        source_id,
-    )
+    except Exception as error:
+        # The delivery is stored, and that is what the answer is about.
+        if not is_unreachable(error):
+            raise
+        log.warning("secret.untouched", error=type(error).__name__)

@@ -23,9 +23,10 @@ from portal.signals.errors import (
     SourceNotActive,
     SourceNotPaused,
 )
-from portal.signals.intake import receive, secret_purpose
+from portal.signals.intake import receive
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput, SourceView
 from portal.signals.schemes import SCHEMES
+from portal.signals.senders import secret_purpose
 from portal.signals.tables import Source, SourceSecret, SourceStatus
 
 __all__ = [
