@@ -53,6 +53,8 @@ class PulledFact(msgspec.Struct, frozen=True, kw_only=True):
     """None where it is the `type` in the body."""
     body: bytes
     content_type: str = "application/json"
+    trouble: str | None = None
+    """Why it cannot be used as it is, although its body can be read; then it is quarantined."""
     reasons: Sequence[str] = ()
     """Why it cannot be read; then it is quarantined."""
 
@@ -254,7 +256,7 @@ def _row(
 
 
 def _pulled_row(sender: Sender, fact: PulledFact, now: datetime) -> Row:
-    return _row(
+    row = _row(
         sender,
         external_id=fact.external_id,
         type=fact.type,
@@ -264,8 +266,13 @@ def _pulled_row(sender: Sender, fact: PulledFact, now: datetime) -> Row:
         skew_ms=None,
         now=now,
         may_refuse=False,
-        troubles=fact.reasons,
     )
+    # One pull brings many facts, and each is the beginning of a story of its own.
+    row = row._replace(correlation_id=row.id.hex)
+    if fact.trouble is None:
+        return row
+    reasons = [{"rule_id": None, "path": None, "message": fact.trouble}]
+    return row._replace(status=SignalStatus.QUARANTINED.value, reasons=msgspec.json.encode(reasons).decode())
 
 
 def _type_in(payload: Any) -> str:
