@@ -165,18 +165,35 @@ async def _take_in(sender: Sender, headers: Headers, body: bytes, ip: str) -> Re
 
 async def _check(sender: Sender, headers: Headers, body: bytes, ip: str) -> tuple[Verified, ActiveSecret, Row]:
     now = clock.now()
-    secrets = sender.active_secrets(now)
-    verified = _verify(sender, headers, body, [secret.text for secret in secrets], now)
+    verified, secret = check_delivery(sender, headers, body, ip, at=now)
+    if sender.rate_limit_per_minute is not None:
+        await limits.take(sender.id, sender.rate_limit_per_minute)
+    return verified, secret, delivered_row(sender, headers, body, verified, secret, now)
+
+
+def check_delivery(
+    sender: Sender, headers: Headers, body: bytes, ip: str, *, at: datetime
+) -> tuple[Verified, ActiveSecret]:
+    """Whether the source takes this delivery, which came `at` a time, signed with a secret that is active now.
+
+    Raises `SignatureInvalid`, `HeadersInvalid`, `AddressNotAllowed`, `SourcePaused`, `BodyTooLarge`.
+    """
+    secrets = sender.active_secrets(clock.now())
+    verified = _verify(sender, headers, body, [secret.text for secret in secrets], at)
     if sender.allowed_networks and not _is_allowed(sender, ip):
         raise AddressNotAllowed(f"The source takes no deliveries from {ip}. Nothing was stored.")
     if sender.status == SourceStatus.PAUSED:
         raise SourcePaused("The source is paused, so the delivery was not stored. Send it again once it is resumed.")
     if len(body) > sender.body_cap_bytes:
         raise BodyTooLarge(f"The body has {len(body)} bytes; at most {sender.body_cap_bytes} are taken.")
-    if sender.rate_limit_per_minute is not None:
-        await limits.take(sender.id, sender.rate_limit_per_minute)
-    secret = secrets[verified.secret_index]
-    row = _row(
+    return verified, secrets[verified.secret_index]
+
+
+def delivered_row(
+    sender: Sender, headers: Headers, body: bytes, verified: Verified, secret: ActiveSecret, now: datetime
+) -> Row:
+    """What is stored of a delivery that was checked. Raises `PayloadInvalid`."""
+    return _row(
         sender,
         external_id=verified.external_id,
         type=verified.type,
@@ -187,7 +204,6 @@ async def _check(sender: Sender, headers: Headers, body: bytes, ip: str) -> tupl
         now=now,
         may_refuse=sender.on_schema_failure == SchemaFailure.REFUSE,
     )
-    return verified, secret, row
 
 
 def _verify(sender: Sender, headers: Headers, body: bytes, secrets: list[str], now: datetime) -> Verified:
