@@ -168,7 +168,7 @@ async def _check(sender: Sender, headers: Headers, body: bytes, ip: str) -> tupl
     verified, secret = check_delivery(sender, headers, body, ip, at=now)
     if sender.rate_limit_per_minute is not None:
         await limits.take(sender.id, sender.rate_limit_per_minute)
-    return verified, secret, delivered_row(sender, headers, body, verified, secret, now)
+    return verified, secret, delivered_row(sender, headers, body, verified=verified, secret_id=secret.id, now=now)
 
 
 def check_delivery(
@@ -190,7 +190,7 @@ def check_delivery(
 
 
 def delivered_row(
-    sender: Sender, headers: Headers, body: bytes, verified: Verified, secret: ActiveSecret, now: datetime
+    sender: Sender, headers: Headers, body: bytes, *, verified: Verified, secret_id: UUID, now: datetime
 ) -> Row:
     """What is stored of a delivery that was checked. Raises `PayloadInvalid`."""
     return _row(
@@ -199,7 +199,7 @@ def delivered_row(
         type=verified.type,
         content_type=_content_type(headers),
         body=body,
-        secret_id=secret.id,
+        secret_id=secret_id,
         skew_ms=verified.skew_ms,
         now=now,
         may_refuse=sender.on_schema_failure == SchemaFailure.REFUSE,
