@@ -78,6 +78,29 @@
     flash.replaceChildren(alert);
   });
 
+  // Changes are told by a stream. Where the session has ended, say so and let be what is typed here.
+  const ended = () => document.getElementById("session-ended");
+  function sessionEnded() {
+    const flash = document.getElementById("flash");
+    if (!flash || ended()) return;
+    const alert = document.createElement("div");
+    alert.id = "session-ended";
+    alert.className = "alert alert-warning";
+    alert.setAttribute("role", "alert");
+    const link = document.createElement("a");
+    link.href = `/login?next=${encodeURIComponent(location.pathname)}`;
+    link.target = "_blank";
+    link.textContent = "Sign in again";
+    alert.append("Your session has ended, so this page no longer shows what changes. ", link, " in a new tab; what you typed here stays.");
+    flash.replaceChildren(alert);
+  }
+  document.addEventListener("htmx:response:error", (event) => {
+    if (event.detail.ctx.response.status === 401 && event.target.closest?.("[data-background]")) sessionEnded();
+  });
+  document.addEventListener("htmx:sse:error", (event) => { if (event.detail.status === 401) sessionEnded(); });
+  document.addEventListener("htmx:sse:before:connection", (event) => { if (ended() && event.detail.connection.attempt > 0) event.preventDefault(); });
+  document.addEventListener("htmx:sse:after:connection", () => ended()?.remove());
+
   // A page that takes longer than 200 ms shows it; a button that was pressed is not pressed twice.
   addEventListener("pageshow", () => { root.classList.remove("is-loading"); all(".is-busy").forEach((busy) => busy.classList.remove("is-busy")); });
   addEventListener("beforeunload", () => root.classList.add("is-loading"));

@@ -148,10 +148,10 @@ async def replace_session(token: str, *, second_factor_at: datetime) -> SignedIn
     )
 
 
-async def find_session(token: str) -> CurrentSession | None:
+async def find_session(token: str, *, used: bool = True) -> CurrentSession | None:
     """The live session of `token`, or None: unknown, ended, idle for 30 minutes, or of a disabled person.
 
-    Notes at most once a minute that it was seen.
+    Notes at most once a minute that it was seen, unless nobody `used` it: a page asked in the background.
     """
     now = clock.now()
     rows = await run_sql(
@@ -167,7 +167,7 @@ async def find_session(token: str) -> CurrentSession | None:
     if not rows:
         return None
     row = rows[0]
-    if row["last_seen_at"] < now - TOUCH:
+    if used and row["last_seen_at"] < now - TOUCH:
         await Session.update({Session.last_seen_at: now}).where(
             Session.id == row["id"], Session.last_seen_at < now - TOUCH
         )

@@ -18,6 +18,7 @@ from portal.accounts.schemas import Actor, CurrentSession
 from portal.accounts.sessions import COOKIE
 from portal.app.csrf import check_form
 from portal.errors import Forbidden, InputInvalid, NotFound, NotSignedIn
+from portal.web.render import BACKGROUND
 
 
 class Caller(msgspec.Struct, frozen=True):
@@ -46,7 +47,7 @@ class AuthenticationMiddleware(AbstractAuthenticationMiddleware):
             return AuthenticationResult(user=Caller(session=session, token=token), auth=None)
         cookie = connection.cookies.get(COOKIE)
         if cookie and not connection.scope["path"].startswith("/api/"):
-            session = await sessions.find_session(cookie)
+            session = await sessions.find_session(cookie, used=BACKGROUND not in connection.headers)
             return AuthenticationResult(user=Caller(session=session, token=cookie if session else None), auth=None)
         return AuthenticationResult(user=Caller(), auth=None)
 

@@ -19,6 +19,7 @@ from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_no
 from portal.chain.send_answers import SendKind
 from portal.chain.service import record_head
 from portal.db.engine import run_sql, transaction, try_advisory_lock
+from portal.db.notices import announce
 from portal.logging import get_logger
 from portal.transactions.deployments import end_deployment
 from portal.transactions.moves import Work, correlated, list_work, move
@@ -80,19 +81,22 @@ async def _watch_chain(chain: dict[str, Any]) -> int:
             final_number=finalized.number if finalized else head.number - FINAL_DEPTH,
             confirmations=chain["confirmations"],
         )
-        kept, undone = await _check_included(chain["id"], node)
+        included = await list_work("WHERE l.chain = {} AND t.status IN ('mined', 'confirmed')", chain["id"])
+        kept, undone = await _check_included(included, node)
         mined = await _find_receipts(chain["id"], node)
         deeper = await _deepen(kept | mined, view)
         await _push(chain["id"], node, view, undone)
+        if head.number != chain["head_number"]:
+            for organization_id in {work.organization_id for work in included}:
+                announce("transaction", organization_id)  # the confirmations of what it has included are other ones
         return len(undone) + len(mined) + deeper
 
 
-async def _check_included(chain_id: int, node: Node) -> tuple[set[UUID], set[UUID]]:
-    """Compare the blocks of what was mined with the canonical ones: the transactions whose block is, and those undone.
+async def _check_included(included: list[Work], node: Node) -> tuple[set[UUID], set[UUID]]:
+    """Compare the blocks of what is `included` with the canonical ones: the transactions that are kept, and those undone.
 
     A height that the node does not have now proves nothing either way.
     """
-    included = await list_work("WHERE l.chain = {} AND t.status IN ('mined', 'confirmed')", chain_id)
     canonical = await _canonical_hashes((work.block_number for work in included), node)
     kept, undone = set(), set()
     for work in included:

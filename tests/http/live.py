@@ -69,8 +69,10 @@ class Stream:
 
 @asynccontextmanager
 async def reading(url: str, token: str, topics: str, **more: str) -> AsyncIterator[Stream]:
-    """An open stream of `/orgs/acme/live`, read along in the background; `last_event_id` and `since` as given."""
+    """An open stream of `/orgs/acme/live`, read along; with `last_event_id`, `since` and `background` where given."""
     headers = {"cookie": f"{COOKIE}={token}"}
+    if more.pop("background", None):
+        headers["x-background"] = "true"
     if last := more.pop("last_event_id", None):
         headers["last-event-id"] = last
     async with (

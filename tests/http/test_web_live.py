@@ -137,6 +137,24 @@ async def test_a_stream_ends_with_its_session(url: str, token: str, monkeypatch:
     assert again.headers["hx-redirect"].startswith("/login")
 
 
+async def test_what_a_page_asks_without_its_reader_keeps_no_session_alive(
+    url: str, token: str, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.2)
+    await run_sql("UPDATE session SET last_seen_at = last_seen_at - interval '29 minutes 58 seconds'")
+    async with (
+        httpx.AsyncClient(base_url=url) as client,
+        reading(url, token, "signals", background="true") as stream,
+    ):
+        await stream.until("live:connected")
+        headers = {"cookie": f"{COOKIE}={token}", "x-background": "true", "hx-request": "true"}
+        assert (await client.get("/orgs/acme/inbox/waiting", headers=headers)).status_code == 200
+        await asyncio.wait_for(stream.ended.wait(), 5)
+        ended = await client.get("/orgs/acme/inbox/waiting", headers=headers)
+        assert ended.status_code == 401
+        assert "hx-redirect" not in ended.headers, "nobody is led away from what they type"
+
+
 async def test_a_stream_ends_with_the_membership(url: str, cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.2)
     erin = await make_member(cast.organization_id, "erin", Role.AUDITOR)
@@ -151,7 +169,7 @@ async def test_a_stream_ends_with_the_membership(url: str, cast: Cast, monkeypat
 async def test_a_stream_outlives_a_break_of_the_database(
     url: str, token: str, cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def away(_token: str) -> None:
+    async def away(_token: str, *, used: bool) -> None:
         raise ConnectionResetError
 
     monkeypatch.setattr(live, "HEARTBEAT_SECONDS", 0.2)

@@ -183,7 +183,7 @@ async def test_two_people_approve_by_forms_and_the_card_tells_it(reader: Reader,
     assert "Enough people approved" in card
     assert "Approved. A worker signs and sends it" in card
     live = await reader.get(live_address(await reader.get(path)))
-    assert 'hx-trigger="every 2s"' in live.text
+    assert 'hx-trigger="live:action from:#live' in live.text
     assert "<h1" not in live.text, "only what moves"
 
 
@@ -236,7 +236,7 @@ async def test_a_rejection_needs_a_reason_and_ends_it(reader: Reader, stage: Sta
     page = await reader.get(path)
     assert "Twice the usual <amount>" in text_of(page)
     assert "<amount>" not in page.text, "a reason is text, never markup"
-    assert "hx-trigger" not in page.text, "nothing more will happen, so nothing is asked for"
+    assert "/progress" not in page.text, "nothing more will happen, so nothing is asked for"
 
 
 async def test_who_may_not_decide_is_told_so(reader: Reader, stage: Stage) -> None:

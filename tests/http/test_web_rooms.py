@@ -504,7 +504,7 @@ async def test_a_transaction_says_what_it_waits_for_and_what_was_tried(reader: R
     assert "Sent; waits for a block." in text_of(page)
     assert "Checked again, and signed" in text_of(page)
     assert sent.hash in copied(page)
-    assert 'hx-trigger="every 2s"' in page.text
+    assert 'hx-trigger="live:transaction from:#live' in page.text
     listed = text_of(await reader.get(f"{HOME}/transactions?status=broadcast"))
     assert "Mint 50 PTS to Ada Park" in listed
     assert "None in this state" in text_of(await reader.get(f"{HOME}/transactions?status=finalized"))
@@ -589,7 +589,7 @@ async def test_a_signer_is_made_and_its_address_appears(reader: Reader, cast: Ca
     assert (await reader.post(f"{HOME}/signers", name="Payouts")).headers["location"].endswith("done=signer_created")
     waiting = await reader.get(f"{HOME}/signers")
     assert "Being made" in text_of(waiting)
-    assert 'hx-trigger="every 2s"' in waiting.text
+    assert 'hx-trigger="live:signer from:#live' in waiting.text
     await make_pending_keys()
     made = await reader.get(f"{HOME}/signers")
     assert any(re.fullmatch("0x[0-9a-fA-F]{40}", value) for value in copied(made))

@@ -11,8 +11,8 @@ few is settled by positions:
   them skips none.
 
 The first hint is sent at once, the next one at the earliest half a second later. The stream ends within 15 seconds of
-the session or the membership, and at once when the process is to stop: the page then connects to the next one. While it
-is open the session counts as used, as it does for a page that asks by itself.
+the session or the membership, and at once when the process is to stop: the page then connects to the next one. An open
+stream keeps no session alive.
 """
 
 import asyncio
@@ -125,7 +125,7 @@ class Reader:
 
     async def _belongs_here(self) -> bool:
         try:
-            session = await sessions.find_session(self.token)
+            session = await sessions.find_session(self.token, used=False)
             if session is None or not session.complete:
                 return False
             actor = await accounts.get_actor(session.person_id, self.slug)
