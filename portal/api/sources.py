@@ -22,8 +22,8 @@ WRITE = {"permission": Permission.SOURCES_WRITE}
 class NewSource(SourceView, frozen=True, kw_only=True):
     """A source as it is shown when a secret was made for it."""
 
-    secret: str
-    """What the sender signs with. It is shown only this once."""
+    secret: str | None
+    """What the sender signs with. It is shown only this once; null where the sender gave its public key."""
 
 
 class SourceStatusInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,7 +139,7 @@ async def list_rejected(
     )
 
 
-def _with_secret(view: SourceView, secret: str) -> NewSource:
+def _with_secret(view: SourceView, secret: str | None) -> NewSource:
     return NewSource(**msgspec.structs.asdict(view), secret=secret)
 
 

@@ -80,6 +80,10 @@ class LastSecret(Conflict):
     title = "This is the only secret"
 
 
+class TooManySecrets(Conflict):
+    title = "The source has too many secrets"
+
+
 class SecretEnded(Conflict):
     title = "The secret has ended already"
 

@@ -7,7 +7,11 @@ import msgspec
 
 Pointer = Annotated[
     str,
-    msgspec.Meta(pattern=r"^(/([^~/\x00-\x1f]|~[01])*)+$", max_length=200, description="A JSON Pointer (RFC 6901)."),
+    msgspec.Meta(
+        pattern=r"^(/([^~/\x00-\x1f]|~[01])*)+$",
+        max_length=200,
+        description="a JSON Pointer (RFC 6901) such as /event/id.",
+    ),
 ]
 INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 

@@ -24,10 +24,11 @@ from portal.signals.schemas import (
     SignalView,
     SourceView,
 )
-from portal.signals.tables import SignalStatus, SourceStatus
+from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 
 SOURCE_COLUMNS = """
-    s.id, s.name, s.scheme, s.status, s.body_cap_bytes, s.created_at, s.updated_at,
+    s.id, s.name, s.scheme, s.settings, s.status, s.body_cap_bytes, s.allowed_networks, s.rate_limit_per_minute,
+    s.on_schema_failure, s.expected_every_seconds, s.created_at, s.updated_at,
     (SELECT g.received_at FROM signal g WHERE g.source = s.id ORDER BY g.id DESC LIMIT 1) AS last_signal_at,
     (SELECT count(*) FROM signal g WHERE g.source = s.id AND g.id > {}) AS signals_24h,
     (SELECT count(*) FROM rejected_delivery r WHERE r.source = s.id AND r.id > {}) AS rejected_24h"""
@@ -72,7 +73,13 @@ async def _sources(organization_id: UUID, where: str, *arguments: Any) -> list[d
 
 def _source(row: dict[str, Any]) -> SourceView:
     url = f"{get_settings().public_url}/api/v1/sources/{row['id']}/signals"
-    return SourceView(**{**row, "status": SourceStatus(row["status"])}, url=url)
+    typed = {
+        "settings": msgspec.json.decode(row["settings"]),
+        "status": SourceStatus(row["status"]),
+        "allowed_networks": msgspec.json.decode(row["allowed_networks"]),
+        "on_schema_failure": SchemaFailure(row["on_schema_failure"]),
+    }
+    return SourceView(**{**row, **typed}, url=url)
 
 
 async def find_body_cap(source_id: UUID) -> int:

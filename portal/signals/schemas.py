@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from portal.signals.tables import SignalStatus, SourceStatus
+from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 
 DEFAULT_BODY_BYTES = 1024 * 1024
 MAX_BODY_BYTES = 25 * 1024 * 1024
@@ -14,6 +14,22 @@ MAX_BODY_BYTES = 25 * 1024 * 1024
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f]*$")]
 BodyCap = Annotated[int, msgspec.Meta(ge=1024, le=MAX_BODY_BYTES)]
+Networks = Annotated[list[Annotated[str, msgspec.Meta(max_length=60)]], msgspec.Meta(max_length=100)]
+RateLimit = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Cadence = Annotated[int, msgspec.Meta(ge=60, le=366 * 86400)]
+SchemeName = Literal[
+    "standard_webhooks",
+    "github",
+    "stripe",
+    "shopify",
+    "slack",
+    "twilio",
+    "svix",
+    "hmac",
+    "ed25519",
+    "bearer",
+    "basic",
+]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -27,15 +43,31 @@ class Receipt(msgspec.Struct, frozen=True):
 
 class SourceInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: Name
-    scheme: Literal["github", "standard_webhooks"]
+    scheme: SchemeName
     secret: str | None = None
-    """What the sender signs with; made by us where it is not given."""
+    """What the sender signs with; made by us where it is not given. A public key must be given."""
+    settings: dict[str, Any] = {}
+    """What the scheme needs to know; `{}` for most, and for `hmac`, `ed25519` and `basic` as docs/sources.md says."""
     body_cap_bytes: BodyCap = DEFAULT_BODY_BYTES
+    allowed_networks: Networks = []
+    """CIDR blocks or addresses that deliveries may come from; `[]` is anywhere."""
+    rate_limit_per_minute: RateLimit | None = None
+    """Authentic deliveries a minute; null is without a limit."""
+    on_schema_failure: SchemaFailure = SchemaFailure.QUARANTINE
+    expected_every_seconds: Cadence | None = None
+    """A silence longer than this is an alarm; null is none."""
 
 
 class SourceChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is left out stays as it is; the scheme stays for ever."""
+
     name: Name
     body_cap_bytes: BodyCap
+    settings: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    allowed_networks: Networks | msgspec.UnsetType = msgspec.UNSET
+    rate_limit_per_minute: RateLimit | msgspec.UnsetType | None = msgspec.UNSET
+    on_schema_failure: SchemaFailure | msgspec.UnsetType = msgspec.UNSET
+    expected_every_seconds: Cadence | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class SecretInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,10 +93,16 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     name: str
     scheme: str
+    settings: dict[str, Any]
+    """As they are kept: with every default, names of headers in lower case."""
     status: SourceStatus
     url: str
     """Where the sender posts to."""
     body_cap_bytes: int
+    allowed_networks: list[str]
+    rate_limit_per_minute: int | None
+    on_schema_failure: SchemaFailure
+    expected_every_seconds: int | None
     secrets: list[SecretView]
     """Newest first, those that have ended included."""
     last_signal_at: datetime | None

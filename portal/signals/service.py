@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from portal import clock
 from portal.accounts.permissions import Permission
@@ -13,7 +14,7 @@ from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PreconditionFailed
-from portal.sealing import seal
+from portal.sealing import seal, unseal
 from portal.settings import get_settings
 from portal.signals import queries
 from portal.signals.errors import (
@@ -22,11 +23,13 @@ from portal.signals.errors import (
     SourceNameTaken,
     SourceNotActive,
     SourceNotPaused,
+    TooManySecrets,
 )
 from portal.signals.intake import receive
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput, SourceView
-from portal.signals.schemes import SCHEMES
+from portal.signals.schemes import SCHEMES, read_settings
 from portal.signals.senders import secret_purpose
+from portal.signals.source_input import no_settings, normal_networks, settings_from
 from portal.signals.tables import Source, SourceSecret, SourceStatus
 
 __all__ = [
@@ -39,25 +42,38 @@ __all__ = [
     "resume_source",
 ]
 
+MAX_SECRETS = 10
+"""That are accepted at the same time: a delivery is compared with each."""
 
-async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, str]:
-    """A new active source and its secret, which is shown this once. Raises `SourceNameTaken`, `InputInvalid`."""
+
+async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, str | None]:
+    """A new active source and its secret, which is shown this once; None where it was given a public key.
+
+    Raises `SourceNameTaken`, and `InputInvalid` naming the wrong setting, network or secret.
+    """
     actor.require(Permission.SOURCES_WRITE)
-    secret = _secret_for(given.scheme, given.secret)
+    settings = _checked_settings(given.scheme, given.settings)
+    networks = normal_networks(given.allowed_networks)
+    secret = _secret_for(given.scheme, settings, given.secret)
     id, now = new_id(), clock.now()
     async with transaction():
         made = await run_sql(
             """INSERT INTO source (id, organization, name, scheme, settings, status, body_cap_bytes, allowed_networks,
-                                   on_schema_failure, created_at, updated_at)
-               VALUES ({}, {}, {}, {}, {}, {}, {}, '[]', 'quarantine', {}, {})
+                                   rate_limit_per_minute, on_schema_failure, expected_every_seconds, created_at,
+                                   updated_at)
+               VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}, {})
                ON CONFLICT (organization, name) DO NOTHING RETURNING id""",
             id,
             actor.organization_id,
             given.name,
             given.scheme,
-            "{}",
+            _json(settings or {}),
             SourceStatus.ACTIVE.value,
             given.body_cap_bytes,
+            _json(networks),
+            given.rate_limit_per_minute,
+            given.on_schema_failure.value,
+            given.expected_every_seconds,
             now,
             now,
         )
@@ -71,26 +87,31 @@ async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, s
             id,
             {"name": given.name, "scheme": given.scheme, "secret_id": str(secret_id)},
         )
-    return await queries.get_source(actor.organization_id, id), secret
+    return await queries.get_source(actor.organization_id, id), _shown(given.scheme, secret)
 
 
 async def change_source(
     actor: Actor, source_id: UUID, change: SourceChange, *, expected: datetime | None = None
 ) -> SourceView:
-    """Change name and body cap, if `updated_at` is still `expected`. Raises `PreconditionFailed`, `SourceNameTaken`."""
+    """Change what is given, if `updated_at` is still `expected`.
+
+    Raises `PreconditionFailed`, `SourceNameTaken`, and `InputInvalid` naming the wrong setting or network.
+    """
     actor.require(Permission.SOURCES_WRITE)
     async with transaction():
         before = await _lock_source(actor, source_id)
         if expected is not None and before["updated_at"] != expected:
             raise PreconditionFailed("The source was changed since you read it. Read it again, then decide.")
+        after = msgspec.to_builtins(change)
+        if "allowed_networks" in after:
+            after["allowed_networks"] = normal_networks(after["allowed_networks"])
+        if "settings" in after:
+            settings = _checked_settings(before["scheme"], after["settings"])
+            await _check_secrets_fit(source_id, before["scheme"], settings)
+            after["settings"] = msgspec.to_builtins(settings or {})
+        after = {name: value for name, value in after.items() if value != before[name]}
         try:
-            await Source.update(
-                {
-                    Source.name: change.name,
-                    Source.body_cap_bytes: change.body_cap_bytes,
-                    Source.updated_at: clock.now(),
-                }
-            ).where(Source.id == source_id)
+            await Source.update({**after, "updated_at": clock.now()}).where(Source.id == source_id)
         except asyncpg.UniqueViolationError:
             raise _name_taken(change.name) from None
         await audit.append(
@@ -98,21 +119,24 @@ async def change_source(
             "source.changed",
             "source",
             source_id,
-            {
-                "before": {"name": before["name"], "body_cap_bytes": before["body_cap_bytes"]},
-                "after": {"name": change.name, "body_cap_bytes": change.body_cap_bytes},
-            },
+            {"before": {name: before[name] for name in after}, "after": after},
         )
     return await queries.get_source(actor.organization_id, source_id)
 
 
-async def add_secret(actor: Actor, source_id: UUID, given: SecretInput) -> tuple[SourceView, str]:
-    """One more active secret, shown this once; older ones end after `overlap_seconds`. Raises `InputInvalid`."""
+async def add_secret(actor: Actor, source_id: UUID, given: SecretInput) -> tuple[SourceView, str | None]:
+    """One more active secret, shown this once unless it is a public key; older ones end after `overlap_seconds`.
+
+    Raises `InputInvalid`, `TooManySecrets`.
+    """
     actor.require(Permission.SOURCES_WRITE)
     now = clock.now()
     async with transaction():
         source = await _lock_source(actor, source_id)
-        secret = _secret_for(source["scheme"], given.secret)
+        scheme = source["scheme"]
+        secret = _secret_for(scheme, read_settings(scheme, _json(source["settings"])), given.secret)
+        if given.overlap_seconds != 0 and len(await _active_secrets(source_id, now)) >= MAX_SECRETS:
+            raise TooManySecrets(f"A source has at most {MAX_SECRETS} secrets at a time. End one first.")
         if given.overlap_seconds is not None:
             ends_at = now + timedelta(seconds=given.overlap_seconds)
             await run_sql(
@@ -130,7 +154,7 @@ async def add_secret(actor: Actor, source_id: UUID, given: SecretInput) -> tuple
             source_id,
             {"secret_id": str(secret_id), "overlap_seconds": given.overlap_seconds},
         )
-    return await queries.get_source(actor.organization_id, source_id), secret
+    return await queries.get_source(actor.organization_id, source_id), _shown(scheme, secret)
 
 
 async def end_secret(actor: Actor, source_id: UUID, secret_id: UUID) -> SourceView:
@@ -143,11 +167,10 @@ async def end_secret(actor: Actor, source_id: UUID, secret_id: UUID) -> SourceVi
         ends = {row["id"]: row["ends_at"] for row in rows}
         if secret_id not in ends:
             raise NotFound("The source has no such secret.")
-        active = {id for id, ends_at in ends.items() if ends_at is None or ends_at > now}
-        if secret_id not in active:
+        if ends[secret_id] is not None and ends[secret_id] <= now:
             raise SecretEnded("The secret is not accepted any more.")
-        if active == {secret_id}:
-            raise LastSecret("Without this secret nothing could be received. Add another first, or pause the source.")
+        if {id for id, ends_at in ends.items() if ends_at is None} == {secret_id}:
+            raise LastSecret("It is the only one without an end. Add another first, or pause the source.")
         await SourceSecret.update({SourceSecret.ends_at: now}).where(SourceSecret.id == secret_id)
         await Source.update({Source.updated_at: now}).where(Source.id == source_id)
         await audit.append(actor, "source.secret_ended", "source", source_id, {"secret_id": str(secret_id)})
@@ -184,23 +207,53 @@ async def _turn(actor: Actor, source_id: UUID, before: SourceStatus, after: Sour
 
 async def _lock_source(actor: Actor, source_id: UUID) -> dict[str, Any]:
     rows = await run_sql(
-        "SELECT name, scheme, body_cap_bytes, updated_at FROM source WHERE id = {} AND organization = {} FOR UPDATE",
+        """SELECT name, scheme, settings, body_cap_bytes, allowed_networks, rate_limit_per_minute, on_schema_failure,
+                  expected_every_seconds, updated_at
+           FROM source WHERE id = {} AND organization = {} FOR UPDATE""",
         source_id,
         actor.organization_id,
     )
     if not rows:
         raise NotFound("There is no such source.")
-    return rows[0]
+    decoded = {name: msgspec.json.decode(rows[0][name]) for name in ("settings", "allowed_networks")}
+    return {**rows[0], **decoded}
+
+
+def _checked_settings(scheme: str, given: dict[str, Any]) -> msgspec.Struct | None:
+    """The settings in the form that is kept. Raises `InputInvalid` below `/settings`."""
+    kind = SCHEMES[scheme]
+    if kind.settings_type:
+        checked: msgspec.Struct = kind.check_settings(settings_from(kind.settings_type, given))
+        return checked
+    no_settings(given)
+    return None
+
+
+async def _check_secrets_fit(source_id: UUID, scheme: str, settings: msgspec.Struct | None) -> None:
+    """Raises `InputInvalid` at `/settings` where an active secret could not be used with them."""
+    for row in await _active_secrets(source_id, clock.now()):
+        secret = unseal(_secret_key(), bytes(row["ciphertext"]), purpose=secret_purpose(row["id"])).decode()
+        try:
+            SCHEMES[scheme].check_secret(secret, settings)
+        except InputInvalid as error:
+            raise InputInvalid.at("/settings", f"The secret that ends in {secret[-4:]} does not fit. {error}") from None
+
+
+async def _active_secrets(source_id: UUID, now: datetime) -> list[dict[str, Any]]:
+    return await run_sql(
+        "SELECT id, ciphertext FROM source_secret WHERE source = {} AND (ends_at IS NULL OR ends_at > {})",
+        source_id,
+        now,
+    )
 
 
 async def _insert_secret(source_id: UUID, secret: str, now: datetime) -> UUID:
-    id, key = new_id(), get_settings().secret_key
-    assert key is not None, "every process that manages sources requires the secret key"
+    id = new_id()
     await SourceSecret.insert(
         SourceSecret(
             id=id,
             source=source_id,
-            ciphertext=seal(key, secret.encode(), purpose=secret_purpose(id)),
+            ciphertext=seal(_secret_key(), secret.encode(), purpose=secret_purpose(id)),
             hint=secret[-4:],
             created_at=now,
             last_used_at=None,
@@ -210,13 +263,27 @@ async def _insert_secret(source_id: UUID, secret: str, now: datetime) -> UUID:
     return id
 
 
-def _secret_for(scheme: str, given: str | None) -> str:
-    chosen = SCHEMES[scheme]
+def _secret_key() -> str:
+    key = get_settings().secret_key
+    assert key is not None, "every process that manages sources requires the secret key"
+    return key
+
+
+def _secret_for(scheme: str, settings: msgspec.Struct | None, given: str | None) -> str:
+    kind = SCHEMES[scheme]
     if given is not None:
-        return chosen.check_secret(given, None)
-    if chosen.new_secret is None:
-        raise InputInvalid.at("/secret", "Give the sender's public key: only the sender can make it.")
-    return chosen.new_secret(None)
+        return kind.check_secret(given, settings)
+    if kind.new_secret is None:
+        raise InputInvalid.at("/secret", f"{kind.key_from} Give it here.")
+    return kind.new_secret(settings)
+
+
+def _shown(scheme: str, secret: str) -> str | None:
+    return None if SCHEMES[scheme].is_public_key(secret) else secret
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _name_taken(name: str) -> SourceNameTaken:

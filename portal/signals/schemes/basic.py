@@ -17,7 +17,10 @@ class BasicSettings(Naming, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Who the sender says it is."""
 
     username: Annotated[
-        str, msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^:\x00-\x1f\x7f]+$", description="Without a colon.")
+        str,
+        msgspec.Meta(
+            min_length=1, max_length=100, pattern=r"^[^:\x00-\x1f\x7f]+$", description="a name without a colon."
+        ),
     ]
 
 

@@ -5,21 +5,19 @@ The token goes over the wire with every delivery and proves who sends, not what:
 
 import secrets as randomness
 from collections.abc import Sequence
-from typing import Annotated
 
-import msgspec
 from msgspec.structs import replace
 
 from portal.errors import InputInvalid
 from portal.signals.schemes.base import Delivery, Scheme, Verified, check_text_secret, matching
-from portal.signals.schemes.naming import HeaderName, Naming, checked_naming, headers_of_naming, named
+from portal.signals.schemes.naming import Ascii, HeaderName, Naming, checked_naming, headers_of_naming, named
 
 
 class BearerSettings(Naming, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the token is."""
 
     header: HeaderName = "authorization"
-    prefix: Annotated[str, msgspec.Meta(max_length=40, pattern=r"^[\x20-\x7e]*$")] = "Bearer "
+    prefix: Ascii = "Bearer "
     """What stands before the token; nothing for most API keys."""
 
 

@@ -14,13 +14,11 @@ from msgspec.structs import replace
 from portal.errors import InputInvalid
 from portal.signals.errors import SignatureInvalid
 from portal.signals.schemes.base import TOLERANCE_SECONDS, Delivery, skew_of
-from portal.signals.schemes.naming import HeaderName, Naming, checked_naming, headers_of_naming, lower
+from portal.signals.schemes.naming import Ascii, HeaderName, Naming, checked_naming, headers_of_naming, lower
 
 PART = Annotated[
     str,
-    msgspec.Meta(
-        pattern=r"^[A-Za-z0-9_-]{1,20}$", description="A name within a header such as `t=1700000000,v1=5257a8`."
-    ),
+    msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,20}$", description="a name such as t in the header t=1700000000,v1=52a8."),
 ]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 SEPARATOR = re.compile(rb"[,;]")
@@ -35,9 +33,14 @@ class Signed(Naming, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The header of the signature."""
     encoding: Literal["hex", "base64"] = "hex"
     """How the signature is written; hex in lower case."""
-    prefix: Annotated[str, msgspec.Meta(max_length=40, pattern=r"^[\x20-\x7e]*$")] = ""
+    prefix: Ascii = ""
     """What stands before the signature, such as `sha256=`."""
-    signed: Annotated[str, msgspec.Meta(min_length=1, max_length=500, pattern=r"^[\x20-\x7e\n]*$")] = "{body}"
+    signed: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1, max_length=500, pattern=r"^[\x20-\x7e\n]*$", description="ASCII text such as {id}.{body}."
+        ),
+    ] = "{body}"
     """What is signed: a text with `{body}` and, as the sender has it, `{timestamp}`, `{id}` (of `id_header`), `{url}`
     (the source's address) and `{header:x-name}`."""
     signature_part: PART | None = None

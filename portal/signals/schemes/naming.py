@@ -14,8 +14,12 @@ from portal.signals.schemes.base import Delivery, id_in_header, is_id, type_of
 HeaderName = Annotated[
     str,
     msgspec.Meta(
-        pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=100, description="The name of a header, in any case."
+        pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$", max_length=100, description="the name of a header, in any case."
     ),
+]
+
+Ascii = Annotated[
+    str, msgspec.Meta(max_length=40, pattern=r"^[\x20-\x7e]*$", description="up to 40 printable ASCII characters.")
 ]
 
 

@@ -35,10 +35,6 @@ OVERLAPS = [
     ("3600", "End the others in an hour"),
     ("0", "End the others at once"),
 ]
-USED_BY = {
-    "github": "GitHub and everything that signs like it: HMAC-SHA256 of the body in X-Hub-Signature-256.",
-    "standard_webhooks": "Standard Webhooks (Svix, Polar, many others): id, time and body are signed together.",
-}
 
 
 @get("/sources", opt=READ)
@@ -150,13 +146,13 @@ def _new_page(
         "sources/new.html",
         active="sources",
         http_status=error.status if error else 200,
-        schemes=[{"name": name, "label": scheme.label, "used_by": USED_BY[name]} for name, scheme in SCHEMES.items()],
+        schemes=[scheme for scheme in SCHEMES.values() if not scheme.settings_type],
         values={"name": "", "scheme": "github", "secret": ""} | values,
         error=error,
     )
 
 
-def _made_page(request: AnyRequest, desk: Desk, source: SourceView, secret: str, *, new: bool) -> Response[str]:
+def _made_page(request: AnyRequest, desk: Desk, source: SourceView, secret: str | None, *, new: bool) -> Response[str]:
     return desk_page(
         request,
         desk,
@@ -165,7 +161,7 @@ def _made_page(request: AnyRequest, desk: Desk, source: SourceView, secret: str,
         source=source,
         secret=secret,
         label=SCHEMES[source.scheme].label,
-        line=curl_line(source.scheme, source.url, secret),
+        line=curl_line(source.scheme, source.settings, source.url, secret),
         new=new,
     )
 
