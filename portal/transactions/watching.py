@@ -93,7 +93,7 @@ async def _watch_chain(chain: dict[str, Any]) -> int:
 
 
 async def _check_included(included: list[Work], node: Node) -> tuple[set[UUID], set[UUID]]:
-    """Compare the blocks of what is `included` with the canonical ones: the transactions that are kept, and those undone.
+    """Compare the blocks of what is `included` with the canonical ones: which transactions are kept, which undone.
 
     A height that the node does not have now proves nothing either way.
     """
