@@ -1,7 +1,6 @@
 """Quarantined signals, checked against the schema that is in force now: what passes is assessed like any other."""
 
 import asyncio
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -12,9 +11,9 @@ from portal.db.engine import run_sql
 from portal.signals import batches, json_schemas
 from portal.signals.batch_schemas import BatchView, SignalSelection
 from portal.signals.batches import Batch, Slice
-from portal.signals.json_schemas import Validator
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.selections import count_selected, next_ids
+from portal.signals.senders import SchemaInForce, load_sender
 from portal.signals.tables import BatchKind, SignalStatus
 from portal.signals.words import words_of
 
@@ -44,13 +43,14 @@ async def recheck_slice(batch: Batch) -> Slice:
         max_bytes=SLICE_BYTES,
     )
     rows = await run_sql(
-        """SELECT id, source, type, body FROM signal
+        """SELECT id, source, type, body, reasons, secret IS NULL AS pulled FROM signal
            WHERE id = ANY({}) AND status = 'quarantined' AND body IS NOT NULL ORDER BY id FOR UPDATE""",
         ids,
     )
-    in_force = await _schemas_in_force(list({row["source"] for row in rows}))
+    senders = {id: await load_sender(id) for id in {row["source"] for row in rows}}
+    in_force = {id: sender.schemas for id, sender in senders.items() if sender}
     # In a thread, where it keeps nobody waiting: it touches no database.
-    checked = await asyncio.to_thread(lambda: [_check(row, in_force) for row in rows])
+    checked = await asyncio.to_thread(lambda: [_check(row, in_force[row["source"]]) for row in rows])
     await _write(checked)
     released = sum(each.status is SignalStatus.RECEIVED for each in checked)
     return Slice(done=ids, changed=released, more=more, wakes="assess_signals" if released else None)
@@ -67,33 +67,24 @@ class Checked(msgspec.Struct, frozen=True):
     """None where the body cannot be read."""
 
 
-def _check(row: dict[str, Any], in_force: dict[tuple[UUID, str], tuple[UUID, str]]) -> Checked:
+def _check(row: dict[str, Any], in_force: dict[str, SchemaInForce]) -> Checked:
+    schema = in_force.get(row["type"])
     try:
         payload = parse_payload(bytes(row["body"]))
     except PayloadUnreadable as error:
         reason = {"rule_id": None, "path": None, "message": str(error)}
-        return Checked(row["id"], SignalStatus.QUARANTINED, [reason], None, None)
-    schema_id, reasons = None, list[dict[str, Any]]()
-    if found := in_force.get((row["source"], row["type"])):
-        schema_id, schema = found
-        reasons = list[dict[str, Any]](json_schemas.failures(_compiled(schema), payload))
+        return Checked(row["id"], SignalStatus.QUARANTINED, [reason], schema.id if schema else None, None)
+    reasons = _troubles(row)
+    if schema:
+        reasons += json_schemas.failures(schema.validator, payload)
     status = SignalStatus.QUARANTINED if reasons else SignalStatus.RECEIVED
-    return Checked(row["id"], status, reasons, schema_id, words_of(payload))
+    return Checked(row["id"], status, reasons, schema.id if schema else None, words_of(payload))
 
 
-@lru_cache(maxsize=64)
-def _compiled(schema: str) -> Validator:
-    return json_schemas.compile_schema(msgspec.json.decode(schema))
-
-
-async def _schemas_in_force(source_ids: list[UUID]) -> dict[tuple[UUID, str], tuple[UUID, str]]:
-    """By source and type: the id of the schema and its text."""
-    rows = await run_sql(
-        """SELECT DISTINCT ON (source, type) source, type, id, schema FROM signal_schema
-           WHERE source = ANY({}) ORDER BY source, type, number DESC""",
-        source_ids,
-    )
-    return {(row["source"], row["type"]): (row["id"], row["schema"]) for row in rows if row["schema"] is not None}
+def _troubles(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was wrong with a fact when it was pulled: no schema can mend that. Failures of a schema have a path."""
+    reasons: list[dict[str, Any]] = msgspec.json.decode(row["reasons"])
+    return [reason for reason in reasons if row["pulled"] and reason.get("path") is None]
 
 
 async def _write(checked: list[Checked]) -> None:
