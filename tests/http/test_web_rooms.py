@@ -593,7 +593,7 @@ async def test_a_signer_is_made_and_its_address_appears(reader: Reader, cast: Ca
     await make_pending_keys()
     made = await reader.get(f"{HOME}/signers")
     assert any(re.fullmatch("0x[0-9a-fA-F]{40}", value) for value in copied(made))
-    assert "hx-trigger" not in made.text
+    assert "live:signer" not in made.text
 
 
 # Policies, end users, API keys, health
