@@ -96,6 +96,22 @@ async def make_member(organization_id: UUID, name: str, role: Role) -> Player:
     return Player(person_id=person_id, email=email, totp_secret=secret, actor=actor)
 
 
+async def make_end_user(
+    organization_id: UUID, subject: str = "github:eve", name: str = "Eve", email: str | None = None
+) -> UUID:
+    """An end user as a rule makes one, with an address whose key nobody has."""
+    from portal.accounts.end_users import NewEndUser, check_end_user, make_end_users
+    from portal.audit.service import append_many
+    from portal.db.engine import transaction
+
+    id, (name, email) = new_id(), check_end_user(subject, name, email)
+    address = "0x" + id.hex + "0" * 8
+    async with transaction():
+        person = NewEndUser(id=id, subject=subject, name=name, email=email, address=address, correlation_id=id.hex)
+        await append_many(await make_end_users(organization_id, [person]))
+    return id
+
+
 @cache
 def _password_hash() -> str:
     from portal.accounts.passwords import HASHER

@@ -1,7 +1,7 @@
-"""What is done to organisations, members and end users.
+"""What is done to organisations and members.
 
-The verbs of invitations and of setting up a second factor are found here, too; those of signing in, of API keys and of
-passwords in `sessions`, `api_keys` and `password_change`.
+The verbs of invitations and of setting up a second factor are found here, too; those of signing in, of API keys, of
+passwords and of making end users in `sessions`, `api_keys`, `password_change` and `end_users`.
 """
 
 from uuid import UUID
@@ -33,20 +33,18 @@ from portal.accounts.queries import find_person, get_member, list_memberships
 from portal.accounts.schemas import (
     Actor,
     ActorKind,
-    EndUserKey,
     MemberView,
     OrganizationView,
     PersonView,
     command_actor,
-    system_actor,
 )
 from portal.accounts.sessions import end_sessions
-from portal.accounts.tables import EndUser, Member, Person
+from portal.accounts.tables import Member, Person
 from portal.accounts.totp import seal_secret
 from portal.audit import service as audit
 from portal.db.columns import new_id
-from portal.db.engine import in_transaction, run_sql, transaction
-from portal.errors import Conflict, Forbidden, InputInvalid, PreconditionFailed
+from portal.db.engine import run_sql, transaction
+from portal.errors import Conflict, Forbidden, PreconditionFailed
 
 __all__ = [
     "accept_invitation",
@@ -56,17 +54,13 @@ __all__ = [
     "create_organization",
     "disable_member",
     "find_invitation",
-    "find_or_create_end_user",
     "invite_end_user",
     "invite_member",
     "invite_owner",
     "reset_second_factor",
-    "set_end_user_address",
     "start_enrolment",
     "withdraw_invitation",
 ]
-
-MAX_SUBJECT = 200
 
 
 class MemberDisabled(Conflict):
@@ -207,50 +201,3 @@ async def _lock_member(actor: Actor, member_id: UUID) -> MemberView:
     if member.disabled_at is not None:
         raise MemberDisabled(f"{member.email} is disabled. Invite them again to bring them back.")
     return member
-
-
-async def find_or_create_end_user(
-    organization_id: UUID, subject: str, name: str, email: str | None = None
-) -> EndUserKey:
-    """The end user whom the organisation's systems call `subject`; made with `name` and `email` at first sight.
-
-    Runs in the caller's db transaction, and any number at once make one. Raises `InputInvalid`.
-    """
-    assert in_transaction(), "an end user is made in the db transaction of what is done for them"
-    if not 1 <= len(subject) <= MAX_SUBJECT or not subject.isprintable():
-        raise InputInvalid.at("/subject", f"A subject has 1 to {MAX_SUBJECT} printable characters.")
-    made = await (
-        EndUser.insert(
-            EndUser(
-                id=new_id(),
-                organization=organization_id,
-                subject=subject,
-                name=check_name(name or subject[:100], path="/name"),
-                email=normal_email(email) if email else None,
-                created_at=clock.now(),
-            )
-        )
-        .on_conflict(action="DO NOTHING")
-        .returning(EndUser.id, EndUser.address)
-    )
-    if made:
-        actor = system_actor(organization_id, "assess_signals")
-        await audit.append(actor, "end_user.created", "end_user", made[0]["id"], {"subject": subject})
-        return EndUserKey(id=made[0]["id"], address=None)
-    rows = await run_sql(
-        "SELECT id, address FROM end_user WHERE organization = {} AND subject = {}", organization_id, subject
-    )
-    return EndUserKey(id=rows[0]["id"], address=rows[0]["address"])
-
-
-async def set_end_user_address(organization_id: UUID, end_user_id: UUID, address: str) -> bool:
-    """Note the EIP-55 address whose key is held for this end user, in the caller's db transaction; False if one is."""
-    changed = await (
-        EndUser.update({EndUser.address: address})
-        .where(EndUser.id == end_user_id, EndUser.organization == organization_id, EndUser.address.is_null())
-        .returning(EndUser.id)
-    )
-    if changed:
-        actor = system_actor(organization_id, "make_signer_keys")
-        await audit.append(actor, "end_user.address_set", "end_user", end_user_id, {"address": address})
-    return bool(changed)

@@ -9,7 +9,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.actions import queries
 from portal.actions.checks import checked, checked_text
-from portal.actions.proposals import check_signer, get_target, get_terms, insert_action
+from portal.actions.proposals import PreparedCall, check_signer, get_target, get_terms, propose_prepared
 from portal.actions.schemas import ActionView, ContractInput, DeploymentInput, ProposedCall
 from portal.audit import service as audit
 from portal.chain import queries as chain_queries
@@ -106,13 +106,15 @@ async def propose_deployment(actor: Actor, given: DeploymentInput) -> ActionView
         call = ProposedCall(
             contract_id=contract_id, function=encoded.function, arguments=given.arguments, policy_id=given.policy_id
         )
-        action_id = await insert_action(
-            actor,
-            call,
-            await get_target(actor.organization_id, contract_id),
-            await get_terms(actor.organization_id, given.policy_id),
-            encoded,
-            to=None,
+        action_id = await propose_prepared(
+            PreparedCall(
+                actor=actor,
+                call=call,
+                target=await get_target(actor.organization_id, contract_id),
+                terms=await get_terms(actor.organization_id, given.policy_id),
+                encoded=encoded,
+                to=None,
+            )
         )
     assert action_id, "only a rule's proposal can exist already"
     ring("simulate_actions")

@@ -1,11 +1,11 @@
 """Proposing calls: encoded from the registered ABI, described, and bound to a digest and a policy version."""
 
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from structlog.contextvars import bound_contextvars
 
 from portal import clock
 from portal.accounts.permissions import Permission
@@ -16,13 +16,13 @@ from portal.actions.checks import checked
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.schemas import ActionInput, ActionView, ProposedCall
-from portal.actions.tables import Action, ActionStatus
+from portal.actions.tables import ActionStatus
 from portal.audit import service as audit
-from portal.chain.abi import EncodedCall, encode_call
+from portal.chain.abi import ContractFunction, EncodedCall, get_function
 from portal.chain.tables import ContractStatus, SignerStatus
 from portal.db.columns import new_id
-from portal.db.engine import run_sql, transaction
-from portal.errors import InputInvalid, NotFound
+from portal.db.engine import in_transaction, run_sql, transaction
+from portal.errors import InputInvalid, NotFound, PortalError
 from portal.jobs.queue import ring
 from portal.logging import correlation_id
 
@@ -55,28 +55,77 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     expires_after_seconds: int
 
 
+class PreparedCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that may be proposed: its contract is callable, its arguments are encoded."""
+
+    actor: Actor
+    call: ProposedCall
+    target: Target
+    terms: Terms
+    encoded: EncodedCall
+    to: str | None
+    """The contract's address; None deploys it."""
+
+
 async def propose_in_transaction(actor: Actor, call: ProposedCall) -> UUID | None:
     """Propose `call` within the caller's db transaction; the new action's id, or None if its signal and rule have one.
 
     Raises before anything is written: `NotFound`, `InputInvalid` (arguments, function), `ContractNotCallable`,
     `SignerNotReady`. The caller rings `simulate_actions` after its commit.
     """
-    actor.require(Permission.ACTIONS_PROPOSE)
-    target = await get_target(actor.organization_id, call.contract_id)
-    if target.status != ContractStatus.ACTIVE:
-        raise ContractNotCallable(f"The contract {target.contract_name} is {target.status}, so it cannot be called.")
-    if call.function not in target.allowed_functions:
-        allowed = ", ".join(target.allowed_functions)
-        raise InputInvalid.at(
-            "/function", f"{target.contract_name} has no allowed function {call.function}; allowed: {allowed}."
-        )
-    terms = await get_terms(actor.organization_id, call.policy_id)
+    [prepared] = await prepare_many([(actor, call)])
+    if isinstance(prepared, PortalError):
+        raise prepared
     if call.end_user_id and not await EndUser.exists().where(
         EndUser.id == call.end_user_id, EndUser.organization == actor.organization_id
     ):
         raise NotFound("There is no such end user.")
-    encoded = encode_call(target.abi, call.function, call.arguments)
-    return await insert_action(actor, call, target, terms, encoded, to=target.address)
+    return await propose_prepared(prepared)
+
+
+async def propose_prepared(prepared: PreparedCall) -> UUID | None:
+    """Store one prepared call in the caller's db transaction; its action's id, or None if it exists already."""
+    [action_id], entries = await store_many(prepared.actor.organization_id, [prepared])
+    await audit.append_many(entries)
+    return action_id
+
+
+async def prepare_many(calls: Sequence[tuple[Actor, ProposedCall]]) -> list[PreparedCall | PortalError]:
+    """Each call encoded and ready to be stored, or why it cannot be proposed; writes nothing.
+
+    It is not checked whether their end users exist: those of rules are made in the db transaction that proposes.
+    """
+    targets = await _find_targets({call.contract_id for _, call in calls})
+    terms = await _find_terms({call.policy_id for _, call in calls})
+    functions: dict[tuple[UUID, str], ContractFunction] = {}
+    prepared: list[PreparedCall | PortalError] = []
+    for actor, call in calls:
+        organization_id = actor.organization_id
+        try:
+            actor.require(Permission.ACTIONS_PROPOSE)
+            target = _usable(targets.get((organization_id, call.contract_id)))
+            _check_callable(target, call.function)
+            bound = _known(terms.get((organization_id, call.policy_id)))
+            name = (call.contract_id, call.function)
+            function = functions.get(name) or functions.setdefault(name, get_function(target.abi, call.function))
+            encoded = function.encode(call.arguments)
+        except PortalError as error:
+            prepared.append(error)
+        else:
+            prepared.append(
+                PreparedCall(actor=actor, call=call, target=target, terms=bound, encoded=encoded, to=target.address)
+            )
+    return prepared
+
+
+def _check_callable(target: Target, function: str) -> None:
+    if target.status != ContractStatus.ACTIVE:
+        raise ContractNotCallable(f"The contract {target.contract_name} is {target.status}, so it cannot be called.")
+    if function not in target.allowed_functions:
+        allowed = ", ".join(target.allowed_functions)
+        raise InputInvalid.at(
+            "/function", f"{target.contract_name} has no allowed function {function}; allowed: {allowed}."
+        )
 
 
 async def propose(actor: Actor, given: ActionInput) -> ActionView:
@@ -101,22 +150,30 @@ async def propose(actor: Actor, given: ActionInput) -> ActionView:
 
 async def get_target(organization_id: UUID, contract_id: UUID) -> Target:
     """The contract with its signer. Raises `NotFound`, and `SignerNotReady` while the key is not made or disabled."""
+    return _usable((await _find_targets([contract_id])).get((organization_id, contract_id)))
+
+
+async def _find_targets(contract_ids: Collection[UUID]) -> dict[tuple[UUID, UUID], Target]:
+    """The contracts with their signers, by organisation and id."""
     rows = await run_sql(
-        """SELECT c.id AS contract_id, c.name AS contract_name, c.status, c.address, c.abi, c.allowed_functions,
-                  c.symbol, c.decimals, c.chain AS chain_id, chain.currency,
+        """SELECT c.organization, c.id AS contract_id, c.name AS contract_name, c.status, c.address, c.abi,
+                  c.allowed_functions, c.symbol, c.decimals, c.chain AS chain_id, chain.currency,
                   s.address AS signer_address, s.name AS signer_name, s.status AS signer_status
            FROM contract c JOIN signer s ON s.id = c.signer JOIN chain ON chain.id = c.chain
-           WHERE c.id = {} AND c.organization = {}""",
-        contract_id,
-        organization_id,
+           WHERE c.id = ANY({}::uuid[])""",
+        list(contract_ids),
     )
-    if not rows:
+    for row in rows:
+        for column in ("abi", "allowed_functions"):
+            row[column] = msgspec.json.decode(row[column])
+    return {(row["organization"], row["contract_id"]): msgspec.convert(row, Target) for row in rows}
+
+
+def _usable(target: Target | None) -> Target:
+    if target is None:
         raise NotFound("There is no such contract.")
-    row = rows[0]
-    check_signer(row["signer_name"], row["signer_status"])
-    for column in ("abi", "allowed_functions"):
-        row[column] = msgspec.json.decode(row[column])
-    return msgspec.convert(row, Target)
+    check_signer(target.signer_name, target.signer_status)
+    return target
 
 
 def check_signer(name: str, status: str) -> None:
@@ -129,91 +186,120 @@ def check_signer(name: str, status: str) -> None:
 
 async def get_terms(organization_id: UUID, policy_id: UUID) -> Terms:
     """The newest version of a policy. Raises `NotFound`."""
+    return _known((await _find_terms([policy_id])).get((organization_id, policy_id)))
+
+
+async def _find_terms(policy_ids: Collection[UUID]) -> dict[tuple[UUID, UUID], Terms]:
+    """The newest versions of the policies, by organisation and id of the policy."""
     rows = await run_sql(
-        """SELECT v.id AS version_id, v.number, v.expires_after_seconds
+        """SELECT DISTINCT ON (p.id) p.organization, p.id, v.id AS version_id, v.number, v.expires_after_seconds
            FROM policy_version v JOIN policy p ON p.id = v.policy
-           WHERE p.id = {} AND p.organization = {} ORDER BY v.number DESC LIMIT 1""",
-        policy_id,
-        organization_id,
+           WHERE p.id = ANY({}::uuid[]) ORDER BY p.id, v.number DESC""",
+        list(policy_ids),
     )
-    if not rows:
+    return {(row["organization"], row["id"]): msgspec.convert(row, Terms) for row in rows}
+
+
+def _known(terms: Terms | None) -> Terms:
+    if terms is None:
         raise NotFound("There is no such policy.")
-    return msgspec.convert(rows[0], Terms)
+    return terms
 
 
-async def insert_action(
-    actor: Actor, call: ProposedCall, target: Target, terms: Terms, encoded: EncodedCall, *, to: str | None
-) -> UUID | None:
-    """Store the encoded call with its digest, sentence and deadline, and its audit entry; None if it exists already."""
-    now, action_id, story = clock.now(), new_id(), call.correlation_id or correlation_id()
-    digest = _digest(actor, call, target, terms, encoded, to=to)
-    summary = await _summary(actor, call, target, encoded)
-    inserted = (
-        await Action.insert(
-            Action(
-                id=action_id,
-                organization=actor.organization_id,
-                signal=call.signal_id,
-                rule=call.rule_id,
-                rule_version=call.rule_version_id,
-                end_user=call.end_user_id,
-                contract=target.contract_id,
-                chain=target.chain_id,
-                function=encoded.function,
-                arguments=encoded.arguments,
-                to_address=to,
-                calldata=encoded.calldata,
-                value_wei=call.value_wei,
-                digest=digest,
-                policy_version=terms.version_id,
-                status=ActionStatus.PROPOSED,
-                summary=summary,
-                proposed_by=actor.id if actor.kind == ActorKind.MEMBER else None,
-                correlation_id=story,
-                proposed_at=now,
-                expires_at=now + timedelta(seconds=terms.expires_after_seconds),
-            )
-        )
-        .on_conflict(target=(Action.signal, Action.rule), action="DO NOTHING")
-        .returning(Action.id)
-    )
-    if not inserted:
-        return None
-    said = {
-        "digest": digest.hex(),
-        "summary": summary,
-        "contract_id": target.contract_id,
+async def store_many(
+    organization_id: UUID, calls: Sequence[PreparedCall]
+) -> tuple[list[UUID | None], list[audit.Entry]]:
+    """Store calls of one organisation, each with its digest, sentence and deadline, in the caller's db transaction.
+
+    Returns the new action's id for each, or None where its signal and rule have one, and the audit entries, which the
+    caller appends, last of all: from then on nobody else writes to the organisation's chain.
+    """
+    assert in_transaction(), "what is proposed and its audit entry are written in one db transaction"
+    addresses = {address for each in calls for address in effects.addresses_in(each.encoded.arguments)}
+    names = await queries.names_of(organization_id, addresses)
+    rows = [_row(each, names) for each in calls]
+    inserted = {row["id"] for row in await _insert(rows)}
+    stored = [row["id"] if row["id"] in inserted else None for row in rows]
+    return stored, [_entry(each, row) for each, row in zip(calls, rows, strict=True) if row["id"] in inserted]
+
+
+def _row(prepared: PreparedCall, names: dict[str, str]) -> dict[str, Any]:
+    actor, call, target, encoded = prepared.actor, prepared.call, prepared.target, prepared.encoded
+    now = clock.now()
+    return {
+        "id": new_id(),
+        "organization": actor.organization_id,
+        "signal": call.signal_id,
+        "rule": call.rule_id,
+        "rule_version": call.rule_version_id,
+        "end_user": call.end_user_id,
+        "contract": target.contract_id,
+        "chain": target.chain_id,
         "function": encoded.function,
-        "policy_version_id": terms.version_id,
-        "signal_id": call.signal_id,
-        "rule_id": call.rule_id,
+        "arguments": msgspec.json.encode(encoded.arguments).decode(),
+        "to_address": prepared.to,
+        "calldata": encoded.calldata,
+        "value_wei": call.value_wei,
+        "digest": _digest(prepared),
+        "policy_version": prepared.terms.version_id,
+        "summary": _summary(prepared, names),
+        "proposed_by": actor.id if actor.kind == ActorKind.MEMBER else None,
+        "correlation_id": call.correlation_id or correlation_id(),
+        "proposed_at": now,
+        "expires_at": now + timedelta(seconds=prepared.terms.expires_after_seconds),
+    }
+
+
+async def _insert(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    return await run_sql(
+        """INSERT INTO action (id, organization, signal, rule, rule_version, end_user, contract, chain, function,
+                               arguments, to_address, calldata, value_wei, digest, policy_version, summary,
+                               proposed_by, correlation_id, proposed_at, expires_at, status)
+           SELECT made.*, {}
+           FROM unnest({}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::bigint[],
+                       {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[], {}::uuid[],
+                       {}::text[], {}::uuid[], {}::text[], {}::timestamptz[], {}::timestamptz[]) AS made
+           ON CONFLICT (signal, rule) DO NOTHING RETURNING id""",
+        ActionStatus.PROPOSED.value,
+        *([row[name] for row in rows] for name in rows[0]),
+    )
+
+
+def _entry(prepared: PreparedCall, row: dict[str, Any]) -> audit.Entry:
+    said = {
+        "digest": row["digest"].hex(),
+        "summary": row["summary"],
+        "contract_id": row["contract"],
+        "function": row["function"],
+        "policy_version_id": row["policy_version"],
+        "signal_id": row["signal"],
+        "rule_id": row["rule"],
     }
     detail = {name: str(value) for name, value in said.items() if value is not None}
-    with bound_contextvars(correlation_id=story):
-        await audit.append(actor, "action.proposed", "action", action_id, detail)
-    return action_id
+    return audit.Entry(prepared.actor, "action.proposed", "action", row["id"], detail, row["correlation_id"])
 
 
-def _digest(
-    actor: Actor, call: ProposedCall, target: Target, terms: Terms, encoded: EncodedCall, *, to: str | None
-) -> bytes:
+def _digest(prepared: PreparedCall) -> bytes:
     return digest_of(
         CanonicalCall(
-            organization_id=actor.organization_id,
-            chain_id=target.chain_id,
-            to=to,
-            function=encoded.function,
-            arguments=encoded.arguments,
-            calldata=encoded.calldata,
-            value_wei=call.value_wei,
-            policy_version_id=terms.version_id,
-            policy_version_number=terms.number,
-            signer=target.signer_address,
+            organization_id=prepared.actor.organization_id,
+            chain_id=prepared.target.chain_id,
+            to=prepared.to,
+            function=prepared.encoded.function,
+            arguments=prepared.encoded.arguments,
+            calldata=prepared.encoded.calldata,
+            value_wei=prepared.call.value_wei,
+            policy_version_id=prepared.terms.version_id,
+            policy_version_number=prepared.terms.number,
+            signer=prepared.target.signer_address,
         )
     )
 
 
-async def _summary(actor: Actor, call: ProposedCall, target: Target, encoded: EncodedCall) -> str:
+def _summary(prepared: PreparedCall, names: dict[str, str]) -> str:
+    target, encoded = prepared.target, prepared.encoded
     return effects.summarize(
         effects.Effect(
             contract_name=target.contract_name,
@@ -221,8 +307,8 @@ async def _summary(actor: Actor, call: ProposedCall, target: Target, encoded: En
             arguments=encoded.arguments,
             symbol=target.symbol,
             decimals=target.decimals,
-            names=await queries.names_of(actor.organization_id, effects.addresses_in(encoded.arguments)),
-            value_wei=call.value_wei,
+            names=names,
+            value_wei=prepared.call.value_wei,
             currency=target.currency,
         )
     )

@@ -4,7 +4,7 @@ from portal.actions.contracts import create_signer, propose_deployment, register
 from portal.actions.decisions import approve, cancel, expire_due, reject
 from portal.actions.gate import verify_for_signing
 from portal.actions.policies import change_policy, create_policy
-from portal.actions.proposals import propose, propose_in_transaction
+from portal.actions.proposals import prepare_many, propose, propose_in_transaction, store_many
 from portal.actions.simulations import resimulate, simulate, simulate_waiting
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "create_policy",
     "create_signer",
     "expire_due",
+    "prepare_many",
     "propose",
     "propose_deployment",
     "propose_in_transaction",
@@ -22,5 +23,6 @@ __all__ = [
     "resimulate",
     "simulate",
     "simulate_waiting",
+    "store_many",
     "verify_for_signing",
 ]

@@ -57,11 +57,12 @@ def parse_abi(value: Any) -> Abi:
         if kind in ("function", "error") and not isinstance(element.get("name"), str):
             raise InputInvalid.at(path, f"This {kind} has no name.")
         if kind in ("function", "constructor", "error"):
-            _check_components(element.get("inputs", [] if kind == "constructor" else None), f"{path}/inputs")
+            check_components(element.get("inputs", [] if kind == "constructor" else None), f"{path}/inputs")
     return value
 
 
-def _check_components(components: Any, path: str) -> None:
+def check_components(components: Any, path: str) -> None:
+    """Raises `InputInvalid` below `path` for inputs that are none, or of a type that we cannot encode."""
     if not isinstance(components, list):
         raise InputInvalid.at(path, "The inputs must be an array.")
     for position, component in enumerate(components):
@@ -72,7 +73,7 @@ def _check_components(components: Any, path: str) -> None:
             raise InputInvalid.at(here, "The name of an input must be a text, its maxLength an integer.")
         base = component["type"].partition("[")[0]
         if base == "tuple":
-            _check_components(component.get("components"), f"{here}/components")
+            check_components(component.get("components"), f"{here}/components")
         try:
             parse(component["type"].replace("tuple", "uint256", 1)).validate()
         except (ABITypeError, ParseError):
@@ -122,25 +123,45 @@ def _find(abi: Abi, function: str) -> dict[str, Any]:
     raise InputInvalid.at("/function", f"The contract has no function {function[:200]}. It has: {known[:1000]}.")
 
 
+class ContractFunction(msgspec.Struct, frozen=True):
+    """A function of an ABI, found once to encode many calls of it."""
+
+    signature: str
+    selector: bytes
+    element: dict[str, Any]
+    inputs: list[Parameter]
+
+    def encode(self, values: dict[str, Any]) -> EncodedCall:
+        """The call with `values` by parameter name. Raises `InputInvalid` as `encode_call` does."""
+        arguments, encoded = _encode_arguments(self.element, self.inputs, values)
+        return EncodedCall(self.signature, self.selector + encoded, arguments)
+
+
+def get_function(abi: Abi, function: str) -> ContractFunction:
+    """The function with this canonical signature. Raises `InputInvalid` at `/function` where there is none."""
+    element = _find(abi, function)
+    return ContractFunction(function, function_signature_to_4byte_selector(function), element, inputs_of(element))
+
+
 def encode_call(abi: Abi, function: str, values: dict[str, Any]) -> EncodedCall:
     """The call of `function` (a canonical signature) with `values` by parameter name.
 
     Raises `InputInvalid`, naming every wrong value at `/arguments/<name>`.
     """
-    element = _find(abi, function)
-    arguments, encoded = _encode_arguments(element, values)
-    return EncodedCall(function, function_signature_to_4byte_selector(function) + encoded, arguments)
+    return get_function(abi, function).encode(values)
 
 
 def encode_constructor(abi: Abi, bytecode: bytes, values: dict[str, Any]) -> EncodedCall:
     """The creation of a contract: `bytecode` followed by the constructor's arguments. Raises as `encode_call` does."""
     element = next((element for element in abi if element["type"] == "constructor"), {"type": "constructor"})
-    arguments, encoded = _encode_arguments(element, values)
+    arguments, encoded = _encode_arguments(element, inputs_of(element), values)
     return EncodedCall(signature(element), bytecode + encoded, arguments)
 
 
-def _encode_arguments(element: dict[str, Any], values: dict[str, Any]) -> tuple[list[dict[str, Any]], bytes]:
-    inputs, arguments, python_values, problems = inputs_of(element), [], [], []
+def _encode_arguments(
+    element: dict[str, Any], inputs: list[Parameter], values: dict[str, Any]
+) -> tuple[list[dict[str, Any]], bytes]:
+    arguments, python_values, problems = [], [], []
     for component, parameter in zip(element.get("inputs", []), inputs, strict=True):
         path = "/arguments/" + escape(parameter.name)
         try:

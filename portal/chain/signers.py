@@ -4,16 +4,20 @@ A key is plain only inside one of these functions. It is sealed with `settings.s
 for the purpose of its signer's id, so that a sealed key moved to another row does not open.
 """
 
+from collections.abc import Mapping
 from uuid import UUID
 
 import msgspec
+from coincurve import PrivateKey
 from eth_account import Account
 from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
 from hexbytes import HexBytes
 
 from portal import clock
 from portal.chain.tables import Signer, SignerPurpose, SignerStatus
+from portal.chain.values import checksum_address
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql
 from portal.errors import Conflict, NotFound
@@ -64,25 +68,36 @@ async def make_pending_keys() -> int:
     return made
 
 
-async def make_holding_key(organization_id: UUID, end_user_id: UUID) -> str:
-    """The address of the key that holds what the end user owns, made on first use. Worker only.
+class HoldingKey(msgspec.Struct, frozen=True):
+    """A key that is to hold what an end user owns, sealed for a signer that is not stored yet."""
 
-    Must run inside the db transaction that writes the address to the end user.
+    signer_id: UUID
+    address: str
+    sealed: bytes
+
+
+def new_holding_key() -> HoldingKey:
+    """A fresh key; it is nobody's until `store_holding_keys`. Worker only."""
+    signer_id = new_id()
+    return HoldingKey(signer_id, *_make_key(signer_id))
+
+
+async def store_holding_keys(organization_id: UUID, keys: Mapping[UUID, HoldingKey]) -> None:
+    """Store the keys by the end users for whom they hold, each of whom has none yet (else `UniqueViolationError`).
+
+    Must run inside the db transaction that writes the addresses to the end users.
     """
-    assert in_transaction(), "a holding key is made in the db transaction that uses it"
-    id = new_id()
-    address, sealed = _make_key(id)
-    made = await run_sql(
+    assert in_transaction(), "a holding key is stored in the db transaction that uses it"
+    await run_sql(
         """INSERT INTO signer (id, organization, name, purpose, status, end_user, address, encrypted_key, created_at)
-           VALUES ({}, {}, {}, {}, {}, {}, {}, {}, {}) ON CONFLICT (end_user) DO NOTHING RETURNING address""",
-        *(id, organization_id, f"Holds for end user {end_user_id}", SignerPurpose.HOLDS.value),
-        *(SignerStatus.ACTIVE.value, end_user_id, address, sealed, clock.now()),
+           SELECT id, {}, 'Holds for end user ' || end_user, {}, {}, end_user, address, sealed, {}
+           FROM unnest({}::uuid[], {}::uuid[], {}::text[], {}::bytea[]) AS made (id, end_user, address, sealed)""",
+        *(organization_id, SignerPurpose.HOLDS.value, SignerStatus.ACTIVE.value, clock.now()),
+        [key.signer_id for key in keys.values()],
+        list(keys),
+        [key.address for key in keys.values()],
+        [key.sealed for key in keys.values()],
     )
-    if not made:
-        made = await Signer.select(Signer.address).where(
-            Signer.end_user == end_user_id, Signer.organization == organization_id
-        )
-    return str(made[0]["address"])
 
 
 async def sign(signer_id: UUID, fields: TransactionFields) -> SignedTransaction:
@@ -104,8 +119,9 @@ async def sign(signer_id: UUID, fields: TransactionFields) -> SignedTransaction:
 
 
 def _make_key(signer_id: UUID) -> tuple[str, bytes]:
-    account = Account.create()
-    return account.address, seal(_sealing_key(), bytes(account.key), purpose=_purpose(signer_id))
+    key = PrivateKey()  # of the system's random bytes; without eth-account's own detours
+    address = checksum_address("0x" + keccak(key.public_key.format(compressed=False)[1:])[-20:].hex())
+    return address, seal(_sealing_key(), key.secret, purpose=_purpose(signer_id))
 
 
 def _open_key(signer_id: UUID, sealed: bytes) -> bytes:

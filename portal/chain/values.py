@@ -6,9 +6,10 @@ tuples objects by component name, arrays arrays.
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from eth_utils.address import is_checksum_address, to_checksum_address
+from eth_utils.crypto import keccak
 
 from portal.errors import FieldError
 
@@ -97,12 +98,21 @@ def _convert_integer(kind: str, value: Any, path: str, name: str) -> tuple[int, 
     return value, str(value)
 
 
-def _convert_address(_kind: str, value: Any, path: str, name: str) -> tuple[str, str]:
+@lru_cache(maxsize=8192)
+def checksum_address(address: str) -> str:
+    """The EIP-55 form of an address in lower case."""
+    digits = address[2:]
+    marks = keccak(digits.encode()).hex()
+    return "0x" + "".join(digit.upper() if mark > "7" else digit for digit, mark in zip(digits, marks, strict=False))
+
+
+def _convert_address(_kind: str, value: Any, path: str, name: str) -> tuple[bytes, str]:
     if not isinstance(value, str) or not ADDRESS.fullmatch(value):
         raise FieldError(path, f"{name} must be an address: 0x and 40 hex digits.")
-    if value[2:].lower() != value[2:] and not is_checksum_address(value):
+    address = checksum_address(value.lower())
+    if value not in (address, value.lower()):
         raise FieldError(path, f"{name} is not written as EIP-55 says: a digit is wrong, or the case of a letter.")
-    return value, str(to_checksum_address(value))
+    return bytes.fromhex(address[2:]), address
 
 
 def _convert_bool(_kind: str, value: Any, path: str, name: str) -> tuple[bool, bool]:
@@ -148,5 +158,5 @@ def to_json(component: dict[str, Any], value: Any) -> Any:
     if isinstance(value, bytes):
         return "0x" + value.hex()
     if kind == "address":
-        return to_checksum_address(value)
+        return checksum_address(value.lower())
     return value if kind in ("bool", "string") else str(value)

@@ -21,6 +21,7 @@ import msgspec
 
 from portal.errors import InputInvalid
 from portal.rules.errors import RuleFailed
+from portal.rules.fields import GAP, Wanted, pick
 
 MAX_LENGTH = 2000
 MAX_LIST = 1000
@@ -38,7 +39,6 @@ FUNCTIONS = frozenset({
     "getDayOfYear", "getHours", "getMinutes", "getSeconds", "getMilliseconds",
 })
 # fmt: on
-GAP = r"(?:\s|//[^\n]*\n)*"
 # Found in the raw text, strings included: refusing a string that looks like one is better than missing one.
 COMPREHENSION = re.compile(rf"\b(all|exists|exists_one|existsOne|map|filter){GAP}\({GAP}(\w+)?")
 STRING = re.compile(r"""[rRbB]{0,2}(?:'''.*?'''|\"\"\".*?\"\"\"|'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")""", re.S)
@@ -72,9 +72,24 @@ def check_condition(text: str, *, path: str, variables: frozenset[str] = VARIABL
         raise InputInvalid.at(path, str(error)) from None
 
 
-@lru_cache(maxsize=2048)
 def compile_condition(text: str, variables: frozenset[str] = VARIABLES) -> Condition:
     """Compile once for each text. Raises `RuleFailed` for what is too long, unclear, unknown or too costly."""
+    compiled = _compile_once(text, variables)
+    if isinstance(compiled, str):
+        raise RuleFailed(compiled)
+    return compiled
+
+
+@lru_cache(maxsize=2048)
+def _compile_once(text: str, variables: frozenset[str]) -> Condition | str:
+    """The condition, or why it is none: what cannot be compiled would cost as much again for every signal."""
+    try:
+        return _check_and_compile(text, variables)
+    except RuleFailed as error:
+        return str(error)
+
+
+def _check_and_compile(text: str, variables: frozenset[str]) -> Condition:
     if not text.strip():
         raise RuleFailed("The expression is empty.")
     if len(text) > MAX_LENGTH:
@@ -127,9 +142,12 @@ def _inside(text: str, start: int) -> str:
 class Facts:
     """What the expressions of one signal see; converted once for all of them."""
 
-    def __init__(self, signal: Mapping[str, Any], payload: Any, *, payload_bytes: int) -> None:
+    def __init__(
+        self, signal: Mapping[str, Any], payload: Any, *, payload_bytes: int, wanted: Wanted | None = None
+    ) -> None:
+        """`wanted` is what of the payload they read; None for all. Raises `RuleFailed` where that cannot be given."""
         self._budget = _Budget(payload, payload_bytes)
-        self._values: dict[str, Any] = {"signal": dict(signal), "payload": _plain(payload)}
+        self._values: dict[str, Any] = {"signal": dict(signal), "payload": pick(payload, wanted, _plain)}
         self._units = _Units()
         try:
             self._context = cel.Context(self._values, {"units": self._units})

@@ -16,6 +16,7 @@ from portal.errors import FieldError, InputInvalid, NotFound
 from portal.rules import conditions
 from portal.rules.conditions import ARGUMENT_VARIABLES, VARIABLES, Facts
 from portal.rules.errors import RuleFailed
+from portal.rules.fields import Wanted
 from portal.rules.schemas import Problem, RuleChange, RuleDraft, Trial, TrialSubject
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 
@@ -82,7 +83,7 @@ async def try_rule(actor: Actor, draft: RuleDraft, signal_id: UUID) -> Trial:
     """What `draft` would do with a stored signal, as far as it is written; changes nothing. Raises `NotFound`."""
     actor.require(Permission.RULES_WRITE)
     rows = await run_sql(
-        """SELECT g.id, g.type, g.external_id, g.received_at, g.body, s.name AS source
+        """SELECT g.id, g.type, g.external_id, g.received_at, g.body, g.body_bytes, s.name AS source
            FROM signal g JOIN source s ON s.id = g.source WHERE g.id = {} AND g.organization = {}""",
         signal_id,
         actor.organization_id,
@@ -90,7 +91,7 @@ async def try_rule(actor: Actor, draft: RuleDraft, signal_id: UUID) -> Trial:
     if not rows:
         raise NotFound("There is no such signal.")
     try:
-        facts = make_facts(rows[0])
+        facts = make_facts(rows[0], read_payload(rows[0]))
     except (PayloadUnreadable, RuleFailed) as error:
         return Trial(matches=None, subject=None, arguments={}, problems=[Problem("", str(error))])
     problems: list[Problem] = []
@@ -110,11 +111,17 @@ async def try_rule(actor: Actor, draft: RuleDraft, signal_id: UUID) -> Trial:
     return Trial(matches=matches, subject=subject, arguments=arguments, problems=problems)
 
 
-def make_facts(row: dict[str, Any]) -> Facts:
-    """What expressions see of a signal's row. Raises `PayloadUnreadable`, `RuleFailed`."""
-    body = bytes(row["body"])
+def read_payload(row: dict[str, Any]) -> Any:
+    """The JSON value in the body of a signal's row. Raises `PayloadUnreadable`, also for a body that has expired."""
+    if row["body"] is None:
+        raise PayloadUnreadable("The body has expired, so no rule can read it.")
+    return parse_payload(row["body"])
+
+
+def make_facts(row: dict[str, Any], payload: Any, wanted: Wanted | None = None) -> Facts:
+    """What expressions see of a signal's row and its payload, as far as `wanted`. Raises `RuleFailed`."""
     signal = {name: row[name] for name in ("type", "external_id", "received_at", "source")}
-    return Facts({**signal, "id": str(row["id"])}, parse_payload(body), payload_bytes=len(body))
+    return Facts({**signal, "id": str(row["id"])}, payload, payload_bytes=row["body_bytes"], wanted=wanted)
 
 
 def _argument(facts: Facts, text: str) -> Any:

@@ -9,6 +9,7 @@ import pytest
 from portal.actions.queries import get_action, list_action_ids_of_signal, list_actions
 from portal.audit.queries import list_story
 from portal.audit.service import verify
+from portal.chain import signers
 from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden, NotFound, Unavailable
 from portal.logging import bind_correlation_id, correlation_id
@@ -143,7 +144,7 @@ async def test_an_unexpected_error_is_a_reason_without_its_insides(cast, stage, 
     async def broken(*_):
         raise LookupError("the insides")
 
-    monkeypatch.setattr(assessment.signers, "make_holding_key", broken)
+    monkeypatch.setattr(signers, "store_holding_keys", broken)
     await assess_signals()
     status, [reason] = await status_of(cast, receipt)
     assert status == SignalStatus.FAILED
@@ -160,7 +161,7 @@ async def test_what_is_down_leaves_the_signal_waiting(cast, stage, monkeypatch):
         async def down(*_):
             raise Unavailable("It does not answer.")
 
-        patched.setattr(assessment.signers, "make_holding_key", down)
+        patched.setattr(signers, "store_holding_keys", down)
         with pytest.raises(Unavailable):
             await assess_signals()
     assert await status_of(cast, receipt) == (SignalStatus.RECEIVED, [])

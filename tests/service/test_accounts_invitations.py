@@ -3,7 +3,6 @@
 import asyncio
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
 import time_machine
@@ -16,9 +15,9 @@ from portal.accounts.permissions import Role
 from portal.accounts.schemas import LoginState
 from portal.accounts.tables import InvitationKind, Member, Person
 from portal.audit.service import verify
-from portal.db.engine import run_sql, transaction
+from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound, TooManyRequests
-from tests.people import PASSWORD, Cast
+from tests.people import PASSWORD, Cast, make_end_user
 
 NEW = "seven green otters sing"
 
@@ -33,12 +32,6 @@ async def signs_in(email: str, password: str) -> bool:
     except proofs.SignInFailed:
         return False
     return True
-
-
-async def make_end_user(organization_id: UUID, subject: str = "github:eve", email: str | None = None) -> UUID:
-    async with transaction():
-        end_user = await service.find_or_create_end_user(organization_id, subject, "Eve", email)
-    return end_user.id
 
 
 async def count_rows(table: str) -> int:
@@ -248,7 +241,7 @@ async def test_an_end_user_gets_a_login_and_sees_who_they_are(cast: Cast) -> Non
 
 
 async def test_a_member_may_be_an_end_user_too(cast: Cast) -> None:
-    end_user_id = await make_end_user(cast.organization_id, "github:bob", "Bob@example.org")
+    end_user_id = await make_end_user(cast.organization_id, "github:bob", email="Bob@example.org")
     _, token = await service.invite_end_user(cast.alice.actor, end_user_id)
     with pytest.raises(InputInvalid):
         await accept(token, password=NEW)

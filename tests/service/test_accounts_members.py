@@ -10,11 +10,11 @@ import pytest
 from portal.accounts import proofs, queries, service, sessions
 from portal.accounts.people import AlreadyMember, LastOwner, PersonExists
 from portal.accounts.permissions import Permission, Role
-from portal.accounts.schemas import Actor, ActorKind, LoginState, command_actor
+from portal.accounts.schemas import Actor, ActorKind, command_actor
 from portal.accounts.service import MemberDisabled, MemberElsewhere, SecondFactorNotEnrolled
 from portal.accounts.totp import new_secret
 from portal.audit.service import verify
-from portal.db.engine import run_sql, transaction
+from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
 from tests.people import PASSWORD, Cast, Player, make_member
 
@@ -248,70 +248,6 @@ async def test_a_foreign_organisation_looks_like_none(cast: Cast, slug: str) -> 
     with pytest.raises(NotFound) as refused:
         await queries.get_actor(cast.bob.person_id, slug)
     assert refused.value.detail == "There is no such organisation, or you are not a member of it."
-
-
-async def test_a_subject_is_one_end_user_however_often_and_at_once(cast: Cast) -> None:
-    async def find(name: str) -> UUID:
-        async with transaction():
-            found = await service.find_or_create_end_user(cast.organization_id, "github:eve", name, None)
-        return found.id
-
-    ids = await asyncio.gather(*(find(f"Eve {n}") for n in range(5)))
-    assert len(set(ids)) == 1
-    assert (await kinds(cast.organization_id)).count("end_user.created") == 1
-    async with transaction():
-        elsewhere = await service.find_or_create_end_user(cast.dave.actor.organization_id, "github:eve", "Eve")
-    assert elsewhere.id not in ids
-
-
-async def test_an_end_user_gets_one_address(cast: Cast) -> None:
-    organization = cast.organization_id
-    async with transaction():
-        eve = await service.find_or_create_end_user(organization, "github:eve", "Eve")
-        assert eve.address is None
-        assert not await service.set_end_user_address(cast.dave.actor.organization_id, eve.id, "0xA")
-        assert await service.set_end_user_address(organization, eve.id, "0xB")
-        assert not await service.set_end_user_address(organization, eve.id, "0xC")
-        again = await service.find_or_create_end_user(organization, "github:eve", "Eve")
-    assert again.address == "0xB"
-    view = await queries.get_end_user(organization, eve.id)
-    assert (view.address, view.login) == ("0xB", LoginState.NONE)
-
-
-@pytest.mark.parametrize(
-    ("subject", "name", "email"),
-    [
-        ("", "Eve", None),
-        ("x" * 201, "Eve", None),
-        ("a\x00b", "Eve", None),
-        ("a", "\x00", None),
-        ("a", "Eve", "nonsense"),
-    ],
-)
-async def test_what_is_no_end_user(cast: Cast, subject: str, name: str, email: str | None) -> None:
-    with pytest.raises(InputInvalid):
-        async with transaction():
-            await service.find_or_create_end_user(cast.organization_id, subject, name, email)
-
-
-async def test_end_users_are_found_by_what_one_knows_of_them(cast: Cast) -> None:
-    async with transaction():
-        for subject, name, email in (("github:eve", "Eve 100%", "eve@example.org"), ("erp:7", "Finn", None)):
-            await service.find_or_create_end_user(cast.organization_id, subject, name, email)
-        await service.find_or_create_end_user(cast.dave.actor.organization_id, "github:eve2", "Eve", None)
-
-    async def found(text: str) -> list[str]:
-        return [view.name for view in (await queries.list_end_users(cast.organization_id, text=text)).items]
-
-    assert await found("GITHUB:") == ["Eve 100%"]
-    assert await found("100%") == ["Eve 100%"]
-    assert await found("%") == ["Eve 100%"]
-    assert await found("eve@") == ["Eve 100%"]
-    assert await found("") == ["Finn", "Eve 100%"]
-    assert await found("nobody\x00") == []
-    everyone = await queries.list_end_users(cast.organization_id)
-    with pytest.raises(NotFound):
-        await queries.get_end_user(cast.dave.actor.organization_id, everyone.items[0].id)
 
 
 async def test_organisations_and_people_are_found_by_their_names(cast: Cast) -> None:

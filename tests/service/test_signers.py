@@ -4,7 +4,9 @@ import asyncio
 from contextlib import suppress
 from typing import Any
 
+import asyncpg
 import pytest
+from coincurve import PrivateKey
 from eth_account import Account
 from hexbytes import HexBytes
 
@@ -18,10 +20,11 @@ from portal.chain.signers import (
     SignatureNotOurs,
     SignerNotActive,
     TransactionFields,
-    make_holding_key,
     make_pending_keys,
+    new_holding_key,
     read_fields,
     sign,
+    store_holding_keys,
 )
 from portal.chain.tables import Signer, SignerPurpose, SignerStatus
 from portal.db.columns import new_id
@@ -85,13 +88,13 @@ async def test_two_workers_make_one_key(cast: Cast) -> None:
 
 
 async def test_no_key_is_readable_in_the_database(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    create = Account.create
-    monkeypatch.setattr(signers.Account, "create", lambda: made.append(create()) or made[-1])
+    made: list[PrivateKey] = []
+    monkeypatch.setattr(signers, "PrivateKey", lambda: made.append(PrivateKey()) or made[-1])
     await make_signer(cast)
     await make_pending_keys()
     row = (await Signer.select())[0]
-    key = bytes(made[0].key)
+    key = made[0].secret
+    assert Account.from_key(key).address == row["address"]
     assert key not in bytes(row["encrypted_key"])
     assert key.hex() not in repr(row)
 
@@ -135,23 +138,28 @@ async def test_the_web_process_can_neither_make_nor_use_a_key(cast: Cast, monkey
 
 
 async def test_an_end_user_has_one_holding_key(cast: Cast) -> None:
-    end_user = await make_end_user(cast)
+    people = [await make_end_user(cast) for _ in range(3)]
+    keys = {person: new_holding_key() for person in people}
     async with transaction():
-        address = await make_holding_key(cast.organization_id, end_user)
-    async with transaction():
-        assert await make_holding_key(cast.organization_id, end_user) == address
+        await store_holding_keys(cast.organization_id, keys)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        async with transaction():
+            await store_holding_keys(cast.organization_id, {people[0]: new_holding_key()})
     assert (await list_signers(cast.organization_id)).items == []
     held = (await list_signers(cast.organization_id, purpose=SignerPurpose.HOLDS)).items
-    assert [(signer.address, signer.end_user_id, signer.status) for signer in held] == [(address, end_user, "active")]
-    signed = await sign(held[0].id, FIELDS)
-    assert Account.recover_transaction(HexBytes(signed.raw)) == address
+    assert {(each.id, each.address, each.end_user_id, each.status) for each in held} == {
+        (key.signer_id, key.address, person, "active") for person, key in keys.items()
+    }
+    for signer in held:
+        signed = await sign(signer.id, FIELDS)
+        assert Account.recover_transaction(HexBytes(signed.raw)) == signer.address
 
 
 async def test_a_holding_key_that_was_rolled_back_never_was(cast: Cast) -> None:
     end_user = await make_end_user(cast)
     with suppress(ZeroDivisionError):
         async with transaction():
-            await make_holding_key(cast.organization_id, end_user)
+            await store_holding_keys(cast.organization_id, {end_user: new_holding_key()})
             raise ZeroDivisionError
     assert (await list_signers(cast.organization_id, purpose=SignerPurpose.HOLDS)).items == []
 
