@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Request, Router, post
+from litestar import Request, Response, Router, post
 from litestar.params import PathParameter
 
 from portal.accounts.permissions import Permission
@@ -13,6 +13,8 @@ from portal.api.requests import read_body
 from portal.errors import InputInvalid
 from portal.signals.intake import find_body_cap
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
+from portal.signals.schemes import QUERY
+from portal.signals.schemes.slack import challenge_in
 from portal.signals.service import receive
 
 SourceAddress = Annotated[str, PathParameter(description="The source's id, as in the `url` that creating it returned.")]
@@ -25,7 +27,8 @@ SourceAddress = Annotated[str, PathParameter(description="The source's id, as in
     description=(
         "For the external system, signed as the source's scheme says. 202 means stored for ever. The same delivery "
         "again is answered 202 with the same signal and `duplicate: true`; the same id with another body is 409. A "
-        "wrong signature and an unknown source are the same 401. On 503 nothing was stored: send it again."
+        "wrong signature and an unknown source are the same 401. On 503 nothing was stored: send it again. Slack's "
+        "`url_verification` is answered 200 with its challenge."
     ),
     opt={"permission": Permission.PUBLIC, "exclude_from_auth": True},
     security=[{}],
@@ -38,7 +41,14 @@ async def deliver_signal(request: Request[Any, Any, Any], source_id: SourceAddre
     usual = length.isdecimal() and int(length[:20]) <= DEFAULT_BODY_BYTES
     cap_bytes = DEFAULT_BODY_BYTES if usual else await find_body_cap(_id_of(source_id))
     body = await read_body(request.receive, length, cap_bytes=cap_bytes)
-    return await receive(source_id, list(request.scope["headers"]), body, request.client.host if request.client else "")
+    headers = list(request.scope["headers"])
+    if query := request.scope["query_string"]:
+        headers.append((QUERY, query))
+    receipt = await receive(source_id, headers, body, request.client.host if request.client else "")
+    challenge = challenge_in(headers, body)
+    if challenge is not None:  # Slack takes nothing but 200 for it
+        return Response({"challenge": challenge}, status_code=200)  # type: ignore[return-value]
+    return receipt
 
 
 def _id_of(address: str) -> UUID:
