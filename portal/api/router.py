@@ -17,6 +17,7 @@ from portal.api.policies import policies_router
 from portal.api.requests import ApiRequest
 from portal.api.rules import rules_router
 from portal.api.sessions import sessions_router
+from portal.api.signal_schemas import signal_schemas_router
 from portal.api.signals import signals_router
 from portal.api.sources import sources_router
 from portal.api.transactions import transactions_router
@@ -35,6 +36,7 @@ resources = Router(
     "/",
     route_handlers=[
         sources_router,
+        signal_schemas_router,
         signals_router,
         rules_router,
         actions_router,

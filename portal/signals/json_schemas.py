@@ -111,7 +111,10 @@ def _check_limits(schema: dict[str, Any]) -> None:
     patterns: set[str] = set()
     level: list[tuple[str, Any]] = [("", schema)]
     for _ in range(MAX_SCHEMA_DEPTH + 1):
-        patterns.update(pattern for _, value in level for pattern in _patterns(value))
+        for path, value in level:
+            patterns.update(_patterns(value))
+            if "\0" in (value if isinstance(value, str) else "".join(value) if isinstance(value, dict) else ""):
+                raise InputInvalid.at(path, "This holds the character U+0000, which no text here can contain.")
         level = [child for path, value in level for child in _children(path, value)]
     if level:
         raise InputInvalid.at(level[0][0][:500], f"The schema is nested deeper than {MAX_SCHEMA_DEPTH} levels.")

@@ -26,6 +26,7 @@ from portal.actions.queries import list_actions
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.rules.service import assess
+from portal.signals.schema_service import set_schema
 from tests.http.api import key_of
 from tests.people import Cast, Player
 from tests.rules import ARGUMENTS, CONDITION, MINT, make_rule_stage
@@ -39,6 +40,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/sources/{source_id}": {"name": "Taken over", "body_cap_bytes": 2048},
     "PUT /api/v1/sources/{source_id}/status": {"status": "paused"},
     "POST /api/v1/sources/{source_id}/secrets": {"overlap_seconds": 0},
+    "PUT /api/v1/sources/{source_id}/schema": {"type": "object"},
     "PUT /api/v1/policies/{policy_id}": {"name": "Nobody", "approvals_required": 0},
     "POST /api/v1/actions/{action_id}/approvals": {"digest": "0" * 64, "code": "123456"},
     "POST /api/v1/actions/{action_id}/rejections": {"reason": "Because I can."},
@@ -84,7 +86,9 @@ class Visitor:
             body = {name: ids.get(name, value) for name, value in EXAMPLES.get(_named(route), {}).items()}
             sent = {"authorization": f"Bearer {self.token}", "x-organization": self.slug, "if-match": "*", **headers}
             json = {"json": body} if route.method in ("POST", "PUT") else {}
-            return http.build_request(route.method, path, headers=sent, **json)  # type: ignore[arg-type]
+            # Some resources are told apart by it; the others do not know it.
+            asked = {"params": {"type": "order"}} if "/schema" in path else {}
+            return http.build_request(route.method, path, headers=sent, **json, **asked)  # type: ignore[arg-type]
         sent = {"cookie": f"{COOKIE}={self.token}", **headers}
         if route.method not in UNSAFE:
             return http.build_request(route.method, path, headers=sent)
@@ -160,6 +164,7 @@ async def foreign(cast: Cast) -> dict[str, str]:
         action.id,
         lane,
     )
+    await set_schema(cast.dave.actor, stage.sender.source_id, "order", {})
     invitation, _ = await invite_member(cast.dave.actor, "erin@example.org", Role.AUDITOR)
     ids: dict[str, UUID | None] = {
         "source_id": stage.sender.source_id,
