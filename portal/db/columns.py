@@ -4,7 +4,7 @@ They return Piccolo's own columns, so that migrations name nothing of ours. `def
 forgotten value an error where Piccolo would store an empty one.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -16,6 +16,8 @@ from piccolo.constraints import Check
 from piccolo.table import Table
 from uuid_utils.compat import uuid7
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def new_id() -> UUID:
     """A UUIDv7 (RFC 9562): unique, and sorts by the time it was made."""
@@ -24,7 +26,7 @@ def new_id() -> UUID:
 
 def oldest_id(moment: datetime) -> UUID:
     """The smallest UUIDv7 of `moment`: keys made later are greater, so the primary key serves as an index on time."""
-    return UUID(int=int(moment.timestamp() * 1000) << 80)
+    return UUID(int=((moment - EPOCH) // timedelta(milliseconds=1)) << 80)
 
 
 def key() -> columns.UUID:
