@@ -1,5 +1,6 @@
 """The nodes of a chain, typed. Reads raise `NodeUnavailable`; a send never raises for what a node answers."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -11,6 +12,7 @@ from eth_utils.crypto import keccak
 
 from portal.chain.abi import Abi, decode_revert
 from portal.chain.endpoint import Asked, Endpoint, EndpointFailed
+from portal.chain.logs import Log
 from portal.chain.send_answers import SendAnswer, SendKind, answer_of, classify, error_text
 from portal.chain.values import HEX
 from portal.errors import Conflict, Unavailable
@@ -20,6 +22,8 @@ from portal.settings import get_settings
 log = get_logger(__name__)
 BATCH = 100  # reads in one request; hosted nodes commonly refuse more
 LEAST_TIP_WEI = 1
+BUSY = re.compile(r"\brate\b|too many requests|capacity|throughput|per second|quota|\bbusy\b", re.I)
+"""What nodes say of themselves rather than of a question."""
 
 T = TypeVar("T")
 
@@ -28,6 +32,10 @@ class NodeUnavailable(Unavailable):
     """No node of the chain gives a usable answer now."""
 
     title = "The chain's node does not answer"
+
+
+class RangeRefused(NodeUnavailable):
+    """The node does not list the events of so many blocks at once."""
 
 
 class CallReverted(Conflict):
@@ -119,6 +127,26 @@ class Node:
             if receipt and receipt.hash != hash.lower():
                 raise NodeUnavailable(f"The node of chain {self.chain_id} gives the receipt of another transaction.")
         return receipts
+
+    async def logs(
+        self, address: str, topic: str, blocks: range, marks: Sequence[int]
+    ) -> tuple[list[Log], list[Block | None]]:
+        """The logs of `address` with this first topic in `blocks`, in order, and the canonical blocks at `marks`.
+
+        All is asked in one request after the logs, so that one node speaks for one moment. Raises `RangeRefused` where
+        the node finds `blocks` too many.
+        """
+        wanted = {"address": address, "topics": [topic], "fromBlock": hex(blocks[0]), "toBlock": hex(blocks[-1])}
+        asked: list[Asked] = [("eth_getLogs", [wanted]), *(("eth_getBlockByNumber", [hex(n), False]) for n in marks)]
+        found, *known = await self._ask(asked)
+        if "error" in found and not BUSY.search(text := error_text(found["error"])):
+            raise RangeRefused(f"The node of chain {self.chain_id} refuses to list events: {text}.")
+        logs: list[Log] = _parse(lambda result: [_log(each) for each in result], self._result(found), self.chain_id)
+        for log in logs:
+            if log.address != address.lower() or log.topics[0].hex() != topic[2:] or log.block_number not in blocks:
+                raise NodeUnavailable(f"The node of chain {self.chain_id} lists events that nobody asked for.")
+        logs.sort(key=lambda each: (each.block_number, each.index))
+        return logs, [_parse(_optional(_block), self._result(each), self.chain_id) for each in known]
 
     async def transaction_count(self, address: str, *, pending: bool = False) -> int:
         """The next nonce by the newest block, or by the node's pool with `pending`."""
@@ -306,6 +334,20 @@ def _block(result: Any) -> Block:
         hash=result["hash"].lower(),
         timestamp=_number(result["timestamp"]),
         base_fee_wei=None if base_fee is None else _number(base_fee),
+    )
+
+
+def _log(result: Any) -> Log:
+    if result.get("removed"):
+        raise ValueError("a log of a block that is not canonical")
+    return Log(
+        address=result["address"].lower(),
+        topics=[_bytes(topic) for topic in result["topics"]],
+        data=_bytes(result["data"]),
+        block_number=_number(result["blockNumber"]),
+        block_hash=result["blockHash"].lower(),
+        transaction_hash=result["transactionHash"].lower(),
+        index=_number(result["logIndex"]),
     )
 
 

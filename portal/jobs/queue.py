@@ -36,6 +36,7 @@ POLICIES: dict[str, JobPolicy] = {
     "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "prune_accounts": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
+    "pull_sources": JobPolicy(timeout_seconds=150, retries=1, heartbeat_seconds=120),
     "run_batches": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "run_replays": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "expire_bodies": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),

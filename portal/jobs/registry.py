@@ -15,6 +15,7 @@ from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
 from portal.rules.jobs import assess_signals, run_replays
 from portal.signals.jobs import expire_bodies, prune_exports, run_batches
+from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
 
 log = get_logger(__name__)
@@ -52,6 +53,7 @@ WORK: dict[str, Work] = {
         watch_chains,
         expire_actions,
         prune_accounts,
+        pull_sources,
         run_batches,
         run_replays,
         expire_bodies,
@@ -61,6 +63,7 @@ WORK: dict[str, Work] = {
 }
 CRONS = {
     "watch_chains": EVERY_SECOND,
+    "pull_sources": EVERY_SECOND,
     "sweep": EVERY_FIVE_SECONDS,
     "expire_actions": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
