@@ -19,6 +19,7 @@ from portal.accounts.schemas import system_actor
 from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import database_unavailable, is_unreachable, run_sql, transaction
+from portal.db.notices import announce
 from portal.errors import FieldError, PortalError, Unavailable
 from portal.logging import correlation_id, get_logger
 from portal.settings import get_settings
@@ -106,6 +107,8 @@ async def refuse(
             at=clock.now(),
         )
     )
+    if sender and sender.organization_id is not None:
+        announce("rejected", sender.organization_id)
 
 
 async def find_body_cap(source_id: UUID) -> int:
@@ -312,6 +315,8 @@ async def _answer(sender: Sender, verified: Verified, secret: ActiveSecret, row:
     DELIVERIES.labels(sender.scheme, "duplicate" if duplicate else outcome.status).inc()
     if secret.last_used_at is None or secret.last_used_at < row.received_at - timedelta(minutes=1):
         await _touch_secret(secret, row.received_at)
+    if not duplicate and sender.organization_id is not None:
+        announce("signals", sender.organization_id)
     return Receipt(outcome.signal_id, SignalStatus(outcome.status), duplicate=duplicate)
 
 
