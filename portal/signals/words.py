@@ -6,6 +6,7 @@ mixes letters and digits is none: it is a piece of an id, which is found by its 
 """
 
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from itertools import chain
 from typing import Any
@@ -20,7 +21,8 @@ MIN_PREFIX = 3
 """A shorter beginning would find nearly everything, and slowly."""
 
 WHOLE = re.compile(r"[^\W_]+(?:[-_.@:+]+[^\W_]+)*")
-JOINT = re.compile(r"[-_.@:+]")
+JOINTS = "-_.@:+"
+GAPS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) not in JOINTS}
 # Dates, decimals, addresses of machines and UUIDs: nobody looks for what stands between their joints.
 SOLID = re.compile(r"\d[\d.:+tz-]*|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 DIGIT, LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
@@ -33,8 +35,11 @@ def words_of(payload: Any) -> list[str]:
     Wholes come before parts, so that parts are what is left out of a payload with too many. Names of fields are no
     words, and neither are `true`, `false` and `null`.
     """
-    wholes = dict.fromkeys(_wholes("\n".join(_texts(payload))))
-    parts = chain.from_iterable(_parts(whole) for whole in wholes if JOINT.search(whole))
+    # Texts come twice in many payloads: leaving those out before they are read saves half of the time.
+    text = "\n".join(dict.fromkeys(_texts([payload], [])))[:MAX_TEXT]
+    wholes = dict.fromkeys(run.strip(JOINTS) for run in dict.fromkeys(_runs(text)))
+    wholes.pop("", None)
+    parts = chain.from_iterable(_parts(whole) for whole in wholes if not whole.isalnum())
     return list(dict.fromkeys(word[:MAX_LETTERS] for word in chain(wholes, parts)))[:MAX_WORDS]
 
 
@@ -43,15 +48,17 @@ def query_of(text: str) -> str | None:
 
     Whatever `text` is, PostgreSQL can read the answer: a word holds letters, digits and joints only, and is quoted.
     """
-    wanted = [word[:MAX_LETTERS] for word in _wholes(text)][:MAX_WANTED]
+    wanted = [whole[:MAX_LETTERS] for run in _runs(text) if (whole := run.strip(JOINTS))][:MAX_WANTED]
     if not wanted:
         return None
     prefix = ":*" if len(wanted[-1]) >= MIN_PREFIX else ""
     return " & ".join(f"'{word}'" for word in wanted) + prefix
 
 
-def _wholes(text: str) -> list[str]:
-    return WHOLE.findall(text.lower())
+def _runs(text: str) -> list[str]:
+    """The wholes of a text in lower case, perhaps with joints at their ends."""
+    text = text.lower()
+    return text.translate(GAPS).split() if text.isascii() else WHOLE.findall(text)  # three times as fast
 
 
 def _parts(whole: str) -> list[str]:
@@ -61,17 +68,16 @@ def _parts(whole: str) -> list[str]:
     return [piece for piece in pieces if not (DIGIT.search(piece) and LETTER.search(piece))]
 
 
-def _texts(payload: Any) -> list[str]:
-    """The values of the payload as text, in its order, until there is enough."""
-    texts: list[str] = []
-    waiting, letters = [payload], 0
-    while waiting and letters < MAX_TEXT:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            waiting.extend(reversed(value.values()))
-        elif isinstance(value, list):
-            waiting.extend(reversed(value))
-        elif isinstance(value, str | int | float | Decimal) and not isinstance(value, bool):
-            texts.append(str(value)[: MAX_TEXT - letters])
-            letters += len(texts[-1])
+def _texts(values: Iterable[Any], texts: list[str]) -> list[str]:
+    """`texts` with the values of payloads as text, in their order."""
+    for value in values:
+        kind = type(value)  # many times faster than isinstance, and a parsed payload has no other types
+        if kind is str:
+            texts.append(value)
+        elif kind is dict:
+            _texts(value.values(), texts)
+        elif kind is list:
+            _texts(value, texts)
+        elif kind is int or kind is float or kind is Decimal:
+            texts.append(str(value))
     return texts
