@@ -64,7 +64,9 @@ def _runs(text: str) -> list[str]:
 def _parts(whole: str) -> list[str]:
     if SOLID.fullmatch(whole):
         return []
-    pieces = (piece for level in LEVELS for piece in level.split(whole))
+    pieces = [piece for level in LEVELS for piece in level.split(whole)]
+    if not DIGIT.search(whole):
+        return pieces
     return [piece for piece in pieces if not (DIGIT.search(piece) and LETTER.search(piece))]
 
 
