@@ -6,14 +6,18 @@ from litestar import Router
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 
+from portal.api.acceptances import acceptances_router
 from portal.api.accounts import accounts_router
 from portal.api.actions import actions_router
 from portal.api.audit import audit_router
 from portal.api.chain import chain_router
+from portal.api.exports import exports_router
 from portal.api.idempotency import IdempotencyMiddleware, find_answer
 from portal.api.intake import intake_router
 from portal.api.openapi import openapi_config
+from portal.api.organization import organization_router
 from portal.api.policies import policies_router
+from portal.api.replays import replays_router
 from portal.api.requests import ApiRequest
 from portal.api.rules import rules_router
 from portal.api.sessions import sessions_router
@@ -37,7 +41,10 @@ resources = Router(
     route_handlers=[
         sources_router,
         signal_schemas_router,
+        acceptances_router,
         signals_router,
+        exports_router,
+        replays_router,
         rules_router,
         actions_router,
         policies_router,
@@ -45,6 +52,7 @@ resources = Router(
         chain_router,
         accounts_router,
         audit_router,
+        organization_router,
     ],
     middleware=[IdempotencyMiddleware()],
     before_request=find_answer,

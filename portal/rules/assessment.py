@@ -72,7 +72,7 @@ async def assess(limit: int = 500) -> int:
             signals = await _claim(limit)
             if not signals:
                 return 0
-            sources = await _list_published({signal["source_id"] for signal in signals})
+            sources = await list_published({signal["source_id"] for signal in signals})
             assessments = {signal["id"]: Assessment(signal) for signal in signals}
             matches = _evaluate_all(assessments.values(), sources)
             proposals = await propose_matches(current, matches)
@@ -106,7 +106,8 @@ async def _claim(limit: int) -> list[dict[str, Any]]:
     )
 
 
-async def _list_published(source_ids: Iterable[UUID]) -> dict[UUID, SourceRules]:
+async def list_published(source_ids: Iterable[UUID]) -> dict[UUID, SourceRules]:
+    """The rules in force, by source; a source without one is left out."""
     rows = await run_sql(
         """SELECT r.id, v.id AS version_id, r.source, r.name, v.condition, v.subject, v.contract AS contract_id,
                   v.function, v.arguments, v.policy AS policy_id
@@ -130,14 +131,14 @@ def _evaluate_all(assessments: Collection[Assessment], sources: dict[UUID, Sourc
     matches = [
         match
         for assessment in assessments
-        for match in _evaluate(assessment, sources.get(assessment.signal["source_id"], NO_RULES))
+        for match in evaluate(assessment, sources.get(assessment.signal["source_id"], NO_RULES))
     ]
     STAGE_SECONDS.labels("assess").observe((time.perf_counter() - started) / len(assessments))
     return matches
 
 
-def _evaluate(assessment: Assessment, source: SourceRules) -> list[Match]:
-    """Words, conditions and subjects: all that needs no database."""
+def evaluate(assessment: Assessment, source: SourceRules) -> list[Match]:
+    """What matches. Notes words and what fails: all of an assessment that needs no database."""
     try:
         payload = read_payload(assessment.signal)
         assessment.words = words_of(payload)

@@ -140,7 +140,7 @@ def _sentence(match: Match, error: Exception) -> str:
 
 async def _propose(organization_id: UUID, matches: list[Match]) -> Proposals:
     holders = await _find_holders(organization_id, matches)
-    drafts, failures = _draft_all(organization_id, matches, holders)
+    drafts, failures = draft_all(organization_id, matches, holders)
     ready = []
     for draft, prepared in zip(
         drafts, await actions.prepare_many([(draft.actor, draft.call) for draft in drafts]), strict=True
@@ -169,7 +169,7 @@ async def _find_holders(organization_id: UUID, matches: list[Match]) -> dict[str
     return holders
 
 
-def _draft_all(
+def draft_all(
     organization_id: UUID, matches: list[Match], holders: dict[str, Holder]
 ) -> tuple[list[Draft], list[tuple[Match, str]]]:
     """What each match would propose, and why those that have no draft cannot."""

@@ -23,7 +23,6 @@ from portal.signals.tables import BatchKind, SignalStatus
 
 REPLAYABLE = (SignalStatus.ASSESSED, SignalStatus.IGNORED, SignalStatus.FAILED, SignalStatus.DEAD)
 """Quarantined signals are not: no rule sees them before a recheck has released them."""
-MOST_COUNTED = 1_000_000
 SLICE_SIGNALS = 1000
 
 
@@ -68,7 +67,7 @@ async def _set_back(ids: list[UUID]) -> int:
 async def start_replay(actor: Actor, selection: SignalSelection) -> BatchView:
     """Let a worker set the selected signals back to be assessed again. Raises `TooManyBatches`, `InputInvalid`."""
     actor.require(batches.NEEDS[BatchKind.REPLAY])
-    total = await count_selected(actor.organization_id, selection, most=MOST_COUNTED)
+    total = await count_selected(actor.organization_id, selection)
     return await batches.start(actor, BatchKind.REPLAY, selection, total)
 
 

@@ -9,6 +9,7 @@ import msgspec
 from portal.signals.schemas import SignalFilter
 from portal.signals.tables import BatchKind, BatchStatus
 
+__all__ = ["BatchKind", "BatchStatus", "BatchView", "ExportInput", "ExportView", "SignalSelection"]
 MAX_SIGNAL_IDS = 1000
 
 

@@ -27,6 +27,7 @@ from portal.jobs.queue import ring
 from portal.logging import bind_correlation_id, correlation_id, get_logger
 from portal.signals.batch_schemas import BatchView
 from portal.signals.errors import BatchEnded, TooManyBatches
+from portal.signals.selections import MOST_COUNTED
 from portal.signals.tables import BatchKind, BatchStatus
 
 log = get_logger(__name__)
@@ -90,8 +91,13 @@ Slicer = Callable[[Batch], Awaitable[Slice]]
 
 
 async def start(actor: Actor, kind: BatchKind, given: Any, total: int | None) -> BatchView:
-    """Let a worker do `given` (a Struct, kept as JSON) with the signals that there are now. Raises `TooManyBatches`."""
+    """Let a worker do `given` (a Struct, kept as JSON) with the signals that there are now. Raises `TooManyBatches`.
+
+    `total` is how many they are, as `count_selected` says.
+    """
     actor.require(NEEDS[kind])
+    if total is not None and total > MOST_COUNTED:
+        total = None
     id, asked = new_id(), msgspec.to_builtins(given)
     async with transaction():
         await run_sql("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))", f"batches:{actor.organization_id}")

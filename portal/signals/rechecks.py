@@ -17,7 +17,6 @@ from portal.signals.senders import SchemaInForce, load_sender
 from portal.signals.tables import BatchKind, SignalStatus
 from portal.signals.words import words_of
 
-MOST_COUNTED = 1_000_000
 SLICE_SIGNALS = 500
 SLICE_BYTES = 4 * 1024 * 1024
 
@@ -28,7 +27,7 @@ async def start_recheck(actor: Actor, selection: SignalSelection) -> BatchView:
     if selection.filter is not None:
         quarantined = msgspec.structs.replace(selection.filter, status=SignalStatus.QUARANTINED)
         selection = SignalSelection(filter=quarantined)
-    total = await count_selected(actor.organization_id, selection, most=MOST_COUNTED)
+    total = await count_selected(actor.organization_id, selection)
     return await batches.start(actor, BatchKind.RECHECK, selection, total)
 
 

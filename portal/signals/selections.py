@@ -12,6 +12,7 @@ from portal.signals.queries import conditions_of
 from portal.signals.schemas import SignalFilter
 
 COUNT_MILLISECONDS = 2000
+MOST_COUNTED = 1_000_000
 
 
 def conditions_of_selection(organization_id: UUID, selection: SignalSelection) -> tuple[str, list[Any]]:
@@ -24,7 +25,7 @@ def conditions_of_selection(organization_id: UUID, selection: SignalSelection) -
     return where, arguments
 
 
-async def count_selected(organization_id: UUID, selection: SignalSelection, *, most: int) -> int | None:
+async def count_selected(organization_id: UUID, selection: SignalSelection, *, most: int = MOST_COUNTED) -> int | None:
     """How many signals are selected, at most `most + 1`; None where counting takes longer than two seconds."""
     where, arguments = conditions_of_selection(organization_id, selection)
     try:

@@ -25,8 +25,13 @@ from portal.accounts.tables import Person
 from portal.actions.queries import list_actions
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
+from portal.rules.replays import start_replay
 from portal.rules.service import assess
+from portal.signals.batch_schemas import ExportInput, SignalSelection
+from portal.signals.exports import start_export
+from portal.signals.rechecks import start_recheck
 from portal.signals.schema_service import set_schema
+from portal.signals.schemas import SignalFilter
 from tests.http.api import key_of
 from tests.people import Cast, Player
 from tests.rules import ARGUMENTS, CONDITION, MINT, make_rule_stage
@@ -41,6 +46,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/sources/{source_id}/status": {"status": "paused"},
     "POST /api/v1/sources/{source_id}/secrets": {"overlap_seconds": 0},
     "PUT /api/v1/sources/{source_id}/schema": {"type": "object"},
+    "POST /api/v1/sources/{source_id}/acceptances": {"cause": "signature_invalid"},
     "PUT /api/v1/policies/{policy_id}": {"name": "Nobody", "approvals_required": 0},
     "POST /api/v1/actions/{action_id}/approvals": {"digest": "0" * 64, "code": "123456"},
     "POST /api/v1/actions/{action_id}/rejections": {"reason": "Because I can."},
@@ -180,8 +186,28 @@ async def foreign(cast: Cast) -> dict[str, str]:
         "end_user_id": action.end_user_id,
         "api_key_id": key,
         "invitation_id": invitation.id,
+        **await work_of(cast.dave, stage.sender.source_id),
     }
     return {name: str(id) for name, id in ids.items()}
+
+
+async def work_of(player: Player, source_id: UUID) -> dict[str, UUID]:
+    """Work over signals that waits, and a delivery that was refused."""
+    everything, rejected = SignalSelection(filter=SignalFilter()), new_id()
+    await run_sql(
+        """INSERT INTO rejected_delivery (id, organization, source, cause, detail, body_bytes, ip, correlation_id,
+                                          received_at)
+           VALUES ({}, {}, {}, 'signature_invalid', 'test', 0, '', 'test', now())""",
+        rejected,
+        player.actor.organization_id,
+        source_id,
+    )
+    return {
+        "export_id": (await start_export(player.actor, ExportInput(format="csv"))).id,
+        "replay_id": (await start_replay(player.actor, everything)).id,
+        "recheck_id": (await start_recheck(player.actor, everything)).id,
+        "rejected_id": rejected,
+    }
 
 
 async def test_nothing_of_another_organisation_is_there(
