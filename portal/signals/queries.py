@@ -1,5 +1,6 @@
 """Reads of sources, signals and refused deliveries, each within one organisation."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -32,6 +33,11 @@ SOURCE_COLUMNS = """
     (SELECT g.received_at FROM signal g WHERE g.source = s.id ORDER BY g.id DESC LIMIT 1) AS last_signal_at,
     (SELECT count(*) FROM signal g WHERE g.source = s.id AND g.id > {}) AS signals_24h,
     (SELECT count(*) FROM rejected_delivery r WHERE r.source = s.id AND r.id > {}) AS rejected_24h"""
+
+ITEMS = """
+    SELECT g.id, g.source AS source_id, s.name AS source_name, g.external_id, g.type, g.status, g.reasons,
+           g.body_bytes, g.correlation_id, g.received_at, g.assessed_at
+    FROM signal g JOIN source s ON s.id = g.source"""
 
 
 async def get_source(organization_id: UUID, source_id: UUID) -> SourceView:
@@ -92,7 +98,7 @@ async def get_signal(organization_id: UUID, signal_id: UUID) -> SignalView:
     """One signal with its body. Raises `NotFound`."""
     rows = await run_sql(
         """SELECT g.id, g.source AS source_id, s.name AS source_name, s.scheme, g.external_id, g.type, g.status,
-                  g.reasons, g.content_type, g.body, g.body_bytes, g.body_digest,
+                  g.reasons, g.content_type, g.body, g.body_bytes, g.body_digest, g.schema AS schema_id,
                   g.secret AS secret_id, k.hint AS secret_hint, g.skew_ms, g.correlation_id, g.received_at,
                   g.assessed_at
            FROM signal g JOIN source s ON s.id = g.source LEFT JOIN source_secret k ON k.id = g.secret
@@ -127,14 +133,19 @@ async def list_signals(
     if cursor:
         where, arguments = f"{where} AND g.id < {{}}", [*arguments, decode_cursor(cursor)]
     rows = await run_sql(
-        f"""SELECT g.id, g.source AS source_id, s.name AS source_name, g.external_id, g.type, g.status, g.reasons,
-                   g.body_bytes, g.correlation_id, g.received_at, g.assessed_at
-            FROM signal g JOIN source s ON s.id = g.source
-            WHERE {where} ORDER BY g.id DESC LIMIT {{}}""",  # noqa: S608
+        f"{ITEMS} WHERE {where} ORDER BY g.id DESC LIMIT {{}}",
         *arguments,
         check_limit(limit) + 1,
     )
     return page_of(rows, limit, lambda row: SignalItem(**_typed(row)))
+
+
+async def find_signals(organization_id: UUID, ids: Sequence[UUID]) -> list[SignalItem]:
+    """Those of the signals that there are, the newest first."""
+    rows = await run_sql(
+        f"{ITEMS} WHERE g.organization = {{}} AND g.id = ANY({{}}) ORDER BY g.id DESC", organization_id, ids
+    )
+    return [SignalItem(**_typed(row)) for row in rows]
 
 
 async def count_signals_by_status(

@@ -158,6 +158,8 @@ class SignalView(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int
     body_digest: str
     """SHA-256 of the body in hex."""
+    schema_id: UUID | None
+    """The version of a schema that it was checked against last; None where its type has none."""
     secret_id: UUID | None
     secret_hint: str | None
     """Of the secret that the signature was made with; None for what was pulled."""
