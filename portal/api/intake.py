@@ -1,22 +1,22 @@
 """Where external systems deliver signals. No key: the signature over the raw bytes is the proof."""
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from litestar import Request, Response, Router, post
 from litestar.params import PathParameter
+from litestar.types import HTTPScope, Receive
 
 from portal.accounts.permissions import Permission
 from portal.api.operations import problems
 from portal.api.problem import MediaTypeUnsupported
-from portal.api.requests import read_body
-from portal.errors import InputInvalid
-from portal.signals.intake import find_body_cap
+from portal.api.requests import BodyIncomplete, read_body
+from portal.errors import InputInvalid, PortalError
+from portal.signals import intake
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
-from portal.signals.schemes import QUERY
+from portal.signals.schemes import QUERY, Headers
 from portal.signals.schemes.slack import challenge_in
-from portal.signals.service import receive
 
+FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
 SourceAddress = Annotated[str, PathParameter(description="The source's id, as in the `url` that creating it returned.")]
 
 
@@ -32,40 +32,53 @@ SourceAddress = Annotated[str, PathParameter(description="The source's id, as in
     ),
     opt={"permission": Permission.PUBLIC, "exclude_from_auth": True},
     security=[{}],
-    responses=problems(408, 409, 413, 415),
+    responses=problems(408, 409, 413, 415, 422, 429),
 )
 async def deliver_signal(request: Request[Any, Any, Any], source_id: SourceAddress) -> Receipt:
-    _check_framing(request)
-    length = request.headers.get("content-length", "")
-    # Only a body that may be larger than usual is worth another query before it is read.
+    status, answer = await take_delivery(request.scope, request.receive, source_id)
+    return answer if isinstance(answer, Receipt) else Response(answer, status_code=status)  # type: ignore[return-value]
+
+
+async def take_delivery(scope: HTTPScope, receive: Receive, source_id: str) -> tuple[int, Receipt | dict[str, str]]:
+    """Read a delivery's body and take it in; the status and content of the answer.
+
+    Raises what `intake.receive` raises, and for what cannot be read `BodyTooLarge`, `BodyTooSlow`,
+    `MediaTypeUnsupported` or `InputInvalid`, recorded with the source, too; `BodyIncomplete`.
+    """
+    headers, client = list(scope["headers"]), scope["client"]
+    ip = client[0] if client else ""
+    if scope["query_string"]:
+        headers.append((QUERY, scope["query_string"]))
+    length = next((value for name, value in headers if name == b"content-length"), b"").decode("latin-1")
+    # Only a body that may be larger than usual is worth a query before it is read.
     usual = length.isdecimal() and int(length[:20]) <= DEFAULT_BODY_BYTES
-    cap_bytes = DEFAULT_BODY_BYTES if usual else await find_body_cap(_id_of(source_id))
-    body = await read_body(request.receive, length, cap_bytes=cap_bytes)
-    headers = list(request.scope["headers"])
-    if query := request.scope["query_string"]:
-        headers.append((QUERY, query))
-    receipt = await receive(source_id, headers, body, request.client.host if request.client else "")
-    challenge = challenge_in(headers, body)
-    if challenge is not None:  # Slack takes nothing but 200 for it
-        return Response({"challenge": challenge}, status_code=200)  # type: ignore[return-value]
-    return receipt
-
-
-def _id_of(address: str) -> UUID:
-    """What is no id gets the answers of a source that does not exist."""
     try:
-        return UUID(address)
-    except ValueError:
-        return UUID(int=0)
+        _check_framing(headers)
+        cap_bytes = DEFAULT_BODY_BYTES if usual else await intake.find_body_cap(intake.as_id(source_id))
+        body = await read_body(receive, length, cap_bytes=cap_bytes)
+    except BodyIncomplete:
+        raise
+    except PortalError as error:
+        announced = min(int(length[:20]), 2**62) if length.isdecimal() else 0
+        await intake.refuse(intake.as_id(source_id), headers, error, body_bytes=announced, body=None, ip=ip)
+        raise
+    receipt = await intake.receive(source_id, headers, body, ip)
+    challenge = challenge_in(headers, body)
+    # Slack takes nothing but 200 for it.
+    return (202, receipt) if challenge is None else (200, {"challenge": challenge})
 
 
-def _check_framing(request: Request[Any, Any, Any]) -> None:
+def _check_framing(headers: Headers) -> None:
     """Refuse what could be read as another body than the one that was signed (RFC 9112, section 6.3)."""
-    for header, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
-        coding = ",".join(request.headers.getall(header, [])).strip().lower()
+    framing = [name for name, _ in headers if name in FRAMING]
+    if framing == [b"content-length"]:
+        return
+    for header, plain in ((b"content-encoding", "identity"), (b"transfer-encoding", "chunked")):
+        values = [value.decode("latin-1") for name, value in headers if name == header]
+        coding = ",".join(values).strip().lower()
         if coding not in ("", plain):
             raise MediaTypeUnsupported(f"The body is encoded as {coding[:40]}; send it as it was signed, uncompressed.")
-    if "transfer-encoding" in request.headers and "content-length" in request.headers:
+    if b"transfer-encoding" in framing and b"content-length" in framing:
         raise InputInvalid("The request has both Content-Length and Transfer-Encoding; send one of them.")
 
 

@@ -85,9 +85,9 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     errors: list[ProblemField] = []
 
 
-def problem_response(error: PortalError, correlation_id: str, *, instance: str) -> Response[Problem]:
-    """The answer that says why a request was refused."""
-    problem = Problem(
+def make_problem(error: PortalError, correlation_id: str, *, instance: str) -> Problem:
+    """What an answer says that refuses a request."""
+    return Problem(
         type=f"/api/docs#problem-{error.code}",
         title=error.title,
         status=error.status,
@@ -97,6 +97,11 @@ def problem_response(error: PortalError, correlation_id: str, *, instance: str) 
         correlation_id=correlation_id,
         errors=[ProblemField(field.path, field.message) for field in error.fields],
     )
+
+
+def problem_response(error: PortalError, correlation_id: str, *, instance: str) -> Response[Problem]:
+    """The answer that says why a request was refused."""
+    problem = make_problem(error, correlation_id, instance=instance)
     return Response(problem, status_code=error.status, media_type=MEDIA_TYPE)
 
 

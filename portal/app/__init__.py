@@ -22,6 +22,7 @@ from portal.app.authentication import (
     provide_session_token,
     provide_visitor,
 )
+from portal.app.deliveries import Portal
 from portal.app.edge import EdgeMiddleware, add_headers
 from portal.app.errors import answer_exception
 from portal.db import notices
@@ -32,6 +33,7 @@ from portal.logging import get_logger
 from portal.ops.metrics import MetricsMiddleware
 from portal.ops.router import ops_router
 from portal.settings import ROOT, get_settings
+from portal.signals import flush
 from portal.web.router import web_router
 
 log = get_logger(__name__)
@@ -62,6 +64,7 @@ async def open_parts(_app: Litestar) -> AsyncIterator[None]:
             log.warning("queue.unreachable", error=type(error).__name__)
         async with open_doorbell(queue), notices.open_listener():
             yield
+        await flush.settle()
         await notices.settle()
         await queue.disconnect()
 
@@ -89,7 +92,7 @@ def create_app() -> Litestar:
             exception_handlers=NO_FILE,
         )
     )
-    return Litestar(
+    return Portal(
         route_handlers=[api_router, web_router, ops_router, *static],
         guards=[check_permission],
         middleware=[MetricsMiddleware(), EdgeMiddleware(), AuthenticationMiddleware],

@@ -1,6 +1,8 @@
 """What every request and every answer gets: a correlation id, security headers, a limit on headers."""
 
-from litestar.datastructures import MutableScopeHeaders
+from collections.abc import Iterable
+from functools import cache
+
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
@@ -34,7 +36,8 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-ONE_YEAR_SECONDS = 31_536_000
+STRICT_TRANSPORT = "max-age=31536000; includeSubDomains"
+OURS = {CORRELATION_HEADER, b"strict-transport-security", *(name.encode() for name in SECURITY_HEADERS)}
 
 
 class HeadersTooLarge(PortalError):
@@ -58,22 +61,34 @@ class EdgeMiddleware(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         correlate(scope)
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-            raise HeadersTooLarge(
-                f"All headers together may have {MAX_HEADER_BYTES} bytes; send fewer or shorter ones."
-            )
+        check_headers(scope)
         await next_app(scope, receive, send)
+
+
+def check_headers(scope: Scope) -> None:
+    """Raises `HeadersTooLarge`."""
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"All headers together may have {MAX_HEADER_BYTES} bytes; send fewer or shorter ones.")
 
 
 async def add_headers(message: Message, scope: Scope) -> None:
     """Add the correlation id and the security headers to every answer, those before routing included."""
-    if message["type"] != "http.response.start":
-        return
-    headers = MutableScopeHeaders.from_message(message)
-    headers["x-correlation-id"] = correlate(scope)
-    for name, value in SECURITY_HEADERS.items():
-        headers[name] = value
-    if not scope["path"].startswith("/static/"):
-        headers.setdefault("cache-control", "no-store")
-    if get_settings().public_url.startswith("https://"):
-        headers["strict-transport-security"] = f"max-age={ONE_YEAR_SECONDS}; includeSubDomains"
+    if message["type"] == "http.response.start":
+        message["headers"] = with_our_headers(message["headers"], scope)
+
+
+def with_our_headers(given: Iterable[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with ours, which replace what a handler has set."""
+    ours = _security_headers(get_settings().public_url.startswith("https://"))
+    headers = [pair for pair in given if pair[0] not in OURS]
+    headers += ours
+    headers.append((CORRELATION_HEADER, correlate(scope).encode()))
+    if not scope["path"].startswith("/static/") and all(name != b"cache-control" for name, _ in headers):
+        headers.append((b"cache-control", b"no-store"))
+    return headers
+
+
+@cache
+def _security_headers(https: bool) -> list[tuple[bytes, bytes]]:
+    headers = {**SECURITY_HEADERS, "strict-transport-security": STRICT_TRANSPORT} if https else SECURITY_HEADERS
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

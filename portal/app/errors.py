@@ -25,23 +25,29 @@ class InternalError(PortalError):
 
 def answer_exception(request: Request[Any, Any, Any], exception: Exception) -> Response[Any]:
     """The answer to a request that ended in `exception`; nothing of an unexpected one leaves the server but its log."""
-    correlation = correlate(request.scope)
-    error = as_portal_error(exception)
-    ERRORS.labels(error.code).inc()
-    if isinstance(error, InternalError):
-        log.error("request.failed", path=request.scope["path"], exc_info=exception)
+    path, correlation = request.scope["path"], correlate(request.scope)
+    error, headers = account_for(exception, path)
     response = (
-        problem_response(error, correlation, instance=request.scope["path"])
-        if request.scope["path"].startswith(FOR_PROGRAMS)
+        problem_response(error, correlation, instance=path)
+        if path.startswith(FOR_PROGRAMS)
         else render_error(request, error, correlation)
     )
-    if error.retry_after_seconds is not None:
-        response.headers["retry-after"] = str(error.retry_after_seconds)
+    response.headers.update(headers)
     if isinstance(exception, MethodNotAllowedException) and exception.headers:
         response.headers.update(exception.headers)
     if isinstance(error, NotSignedIn) and response.media_type != MediaType.HTML:
         response.headers["www-authenticate"] = "Bearer"
     return response
+
+
+def account_for(exception: Exception, path: str) -> tuple[PortalError, dict[str, str]]:
+    """The error to answer with and the headers that go with it; counted, and logged where nobody expected it."""
+    error = as_portal_error(exception)
+    ERRORS.labels(error.code).inc()
+    if isinstance(error, InternalError):
+        log.error("request.failed", path=path, exc_info=exception)
+    headers = {"retry-after": str(error.retry_after_seconds)} if error.retry_after_seconds is not None else {}
+    return error, headers
 
 
 def as_portal_error(exception: Exception) -> PortalError:
