@@ -118,6 +118,7 @@ async def get_signal(organization_id: UUID, signal_id: UUID) -> SignalView:
     return SignalView(
         **{**row, "body": text, "body_digest": bytes(row["body_digest"]).hex()},
         payload=payload,
+        body_expired=body is None,
     )
 
 

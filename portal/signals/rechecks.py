@@ -26,7 +26,7 @@ async def start_recheck(actor: Actor, selection: SignalSelection) -> BatchView:
     actor.require(batches.NEEDS[BatchKind.RECHECK])
     if selection.filter is not None:
         quarantined = msgspec.structs.replace(selection.filter, status=SignalStatus.QUARANTINED)
-        selection = SignalSelection(filter=quarantined)
+        selection = msgspec.structs.replace(selection, filter=quarantined)
     total = await count_selected(actor.organization_id, selection)
     return await batches.start(actor, BatchKind.RECHECK, selection, total)
 

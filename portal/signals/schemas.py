@@ -155,6 +155,8 @@ class SignalView(msgspec.Struct, frozen=True, kw_only=True):
     """The body as JSON, integers with every digit; None where it cannot be read as JSON or has expired."""
     body: str | None
     """The body as text, bytes that are not UTF-8 shown as U+FFFD; None once it has expired."""
+    body_expired: bool
+    """Whether the organisation keeps it no longer; its digest stays."""
     body_bytes: int
     body_digest: str
     """SHA-256 of the body in hex."""
