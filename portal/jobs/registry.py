@@ -14,7 +14,7 @@ from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
 from portal.rules.jobs import assess_signals, run_replays
-from portal.signals.jobs import expire_bodies, prune_exports, run_batches
+from portal.signals.jobs import expire_bodies, prune_exports, run_batches, tally_signals
 from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
 
@@ -58,6 +58,7 @@ WORK: dict[str, Work] = {
         run_replays,
         expire_bodies,
         prune_exports,
+        tally_signals,
         sweep,
     )
 }
@@ -65,6 +66,7 @@ CRONS = {
     "watch_chains": EVERY_SECOND,
     "pull_sources": EVERY_SECOND,
     "sweep": EVERY_FIVE_SECONDS,
+    "tally_signals": EVERY_FIVE_SECONDS,
     "expire_actions": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
     "expire_bodies": EVERY_HOUR,

@@ -1,6 +1,6 @@
 """Background work on signals. Each is safe to run twice, or at once in two workers."""
 
-from portal.signals import batches, exports, rechecks, retention
+from portal.signals import batches, exports, rechecks, retention, tallies
 from portal.signals.tables import BatchKind
 
 RUN_SECONDS = 20
@@ -21,3 +21,8 @@ async def expire_bodies() -> int:
 async def prune_exports() -> int:
     """Delete export files that are older than a week; how many."""
     return await exports.prune_exports()
+
+
+async def tally_signals() -> int:
+    """Count the signals that have arrived into their hours; how many."""
+    return await tallies.tally(seconds=RUN_SECONDS)
