@@ -9,7 +9,7 @@ from portal import clock
 from portal.audit.queries import list_entries
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
-from portal.signals import batches, exports
+from portal.signals import batches, exports, selections
 from portal.signals.batch_schemas import ExportInput
 from portal.signals.errors import BatchEnded, TooManyBatches
 from portal.signals.exports import get_export, list_exports, start_export
@@ -186,3 +186,18 @@ async def test_more_than_a_file_holds_is_refused_or_fails_with_advice(cast, send
     failed = await get_export(cast.organization_id, narrow.id)
     assert (failed.status, failed.file_bytes) == (BatchStatus.FAILED, None)
     assert "Export it in parts" in failed.error
+
+
+async def test_what_takes_long_to_count_is_not_counted(cast, sender, monkeypatch):
+    def slow(organization_id, _filter):
+        return "g.organization = {} AND pg_sleep(1) IS NOT NULL", [organization_id]
+
+    monkeypatch.setattr(selections, "COUNT_MILLISECONDS", 50)
+    with monkeypatch.context() as patched:
+        patched.setattr(selections, "conditions_of", slow)
+        export = await start_export(cast.alice.actor, ExportInput(format="csv"))
+    assert export.total is None
+    await one_slice()
+    assert (await get_export(cast.organization_id, export.id)).seconds_left is None
+    await run_batches()
+    assert (await get_export(cast.organization_id, export.id)).total == SIGNALS
