@@ -279,6 +279,7 @@ async def _advance(batch: Batch, slicer: Slicer) -> int:
         return 0
     if made.wakes:
         ring(made.wakes)
+        announce("signals", batch.organization_id)
     return len(made.done)
 
 
