@@ -84,3 +84,25 @@ def test_nesting_ends_at_a_hundred_levels():
 
 def test_a_whole_emoji_is_fine():
     assert parse_payload(b'"\\ud83d\\ude00"') == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("body", "value"),
+    [
+        (b"MessageSid=SM1&Body=a+b%26c%C3%BC&Empty=", {"MessageSid": "SM1", "Body": "a b&cü", "Empty": ""}),
+        (b"a%5Bb%5D=1&c[d]=2", {"a[b]": "1", "c[d]": "2"}),
+        (b"payload=%7B%22n%22%3A12345678901234567890%7D", {"n": 12345678901234567890}),
+        (b"payload=text", {"payload": "text"}),
+        (b"payload=%7B%7D&more=1", {"payload": "{}", "more": "1"}),
+    ],
+)
+def test_a_form_is_an_object_of_its_fields(body, value):
+    assert parse_payload(body) == value
+
+
+@pytest.mark.parametrize(
+    "body", [b"a=1&a=2", b"a=1&b", b"a=%ff", b"a", b"payload=%7B%22a%22%3A1%2C%22a%22%3A2%7D", b"a=" + b"&b=" * 1001]
+)
+def test_a_form_that_two_readers_could_read_in_two_ways_is_not_read(body):
+    with pytest.raises(PayloadUnreadable):
+        parse_payload(body)

@@ -22,6 +22,7 @@ PART = Annotated[
 ]
 PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 SEPARATOR = re.compile(rb"[,;]")
+OPENING = re.compile(rb"[\[{]")
 MAX_PARTS = 50
 SIGNED = re.compile(r"body|timestamp|id|url|header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 
@@ -65,6 +66,7 @@ class Piece(msgspec.Struct, frozen=True):
     """What the value must not run into on its left, for a part after the body."""
     after: bytes = b""
     """The same on its right, for a part before the body."""
+    ends_at_body: bool = False
 
 
 def signs_time(settings: Signed) -> bool:
@@ -122,8 +124,12 @@ def _pieces(template: str) -> tuple[Piece, ...]:
         loose = name == "id" or name.startswith("header:")
         if loose and not (right if place < middle else left):
             raise ValueError(f"Between {{{name}}} and what is next to it must be a separator.")
-        ends = ({"after": right} if place < middle else {"before": left}) if loose else {}
-        pieces += [Piece(name=name.lower(), **ends), Piece(text=right)]
+        value = Piece(name=name.lower())
+        if loose and place < middle:
+            value = replace(value, after=right, ends_at_body=place == middle - 1)
+        elif loose:
+            value = replace(value, before=left)
+        pieces += [value, Piece(text=right)]
     return tuple(piece for piece in pieces if piece.name or piece.text)
 
 
@@ -141,10 +147,20 @@ def _value(piece: Piece, delivery: Delivery, settings: Signed, stamp: bytes) -> 
         return delivery.url.encode()
     name = settings.id_header or "" if piece.name == "id" else piece.name.removeprefix("header:")
     value = delivery.required(name.encode())
-    runs_on = piece.after and (value + piece.after).index(piece.after) < len(value)
-    if runs_on or (piece.before and (piece.before + value).rindex(piece.before) > 0):
+    if piece.ends_at_body and name != settings.id_header:
+        # Types have dots, and so have templates: here the brace that a body begins with is what separates.
+        if OPENING.search(value) or not OPENING.match(delivery.body):
+            raise SignatureInvalid(f"after the header {name} the signed text must go on with a JSON object or array")
+    elif _runs_on(piece, value):
         raise SignatureInvalid(f"the header {name} holds the separator of the signed text")
     return value
+
+
+def _runs_on(piece: Piece, value: bytes) -> bool:
+    """Whether the value, or its end together with the separator, could be read as ending earlier."""
+    if piece.after:
+        return (value + piece.after).index(piece.after) < len(value)
+    return (piece.before + value).rindex(piece.before) > 0
 
 
 def signatures_and_time(delivery: Delivery, settings: Signed) -> tuple[list[bytes], bytes, int | None]:
