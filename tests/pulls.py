@@ -17,6 +17,8 @@ from portal.db.engine import run_sql
 from portal.settings import get_settings
 from portal.signals.pulls.jobs import pull_sources
 from portal.signals.pulls.service import PullView, get_pull
+from portal.signals.schemas import SourceInput
+from portal.signals.service import create_source
 from tests.people import Player
 
 
@@ -139,7 +141,8 @@ class Pulled:
     async def signals(self) -> list[dict[str, Any]]:
         """What is stored, in the order it was stored in; `payload` is the body."""
         rows = await run_sql(
-            "SELECT external_id, type, status, reasons, body, secret, skew_ms FROM signal WHERE source = {} ORDER BY id",
+            """SELECT external_id, type, status, reasons, body, secret, skew_ms FROM signal
+               WHERE source = {} ORDER BY id""",
             self.id,
         )
         return [{**row, "payload": json.loads(bytes(row["body"]))} for row in rows]
@@ -153,35 +156,11 @@ class Pulled:
 
 
 async def make_pulled(by: Player, kind: str, settings: dict[str, Any], *, secret: str | None = None) -> Pulled:
-    import msgspec
-
-    from portal import clock
-    from portal.db.columns import new_id
-    from portal.db.engine import transaction
-    from portal.signals.pulls import KINDS
-    from portal.signals.pulls.service import insert_pull
-    from portal.signals.service import _insert_secret
-
-    typed = msgspec.convert(settings, KINDS[kind].settings_type)
-    await KINDS[kind].check(by.actor.organization_id, typed)
-    id, now = new_id(), clock.now()
-    async with transaction():
-        await run_sql(
-            """INSERT INTO source (id, organization, name, scheme, settings, status, body_cap_bytes, allowed_networks,
-                                   on_schema_failure, created_at, updated_at)
-               VALUES ({}, {}, {}, {}, {}, 'active', 1048576, '[]', 'quarantine', {}, {})""",
-            id,
-            by.actor.organization_id,
-            str(id),
-            kind,
-            msgspec.json.encode(typed).decode(),
-            now,
-            now,
-        )
-        if secret:
-            await _insert_secret(id, secret, now)
-        await insert_pull(id, kind, typed)
-    return Pulled(by.actor.organization_id, id)
+    view, _ = await create_source(
+        by.actor,
+        SourceInput(name=f"{kind} {time.monotonic_ns()}", scheme=kind, settings=settings, secret=secret),  # type: ignore[arg-type]
+    )
+    return Pulled(by.actor.organization_id, view.id)
 
 
 def make_certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, Path]:

@@ -17,6 +17,7 @@ from portal.api.intake import intake_router
 from portal.api.openapi import openapi_config
 from portal.api.organization import organization_router
 from portal.api.policies import policies_router
+from portal.api.pulls import pulls_router
 from portal.api.replays import replays_router
 from portal.api.requests import ApiRequest
 from portal.api.rules import rules_router
@@ -40,6 +41,7 @@ resources = Router(
     "/",
     route_handlers=[
         sources_router,
+        pulls_router,
         signal_schemas_router,
         acceptances_router,
         signals_router,

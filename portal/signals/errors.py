@@ -76,6 +76,10 @@ class SourceNotPaused(Conflict):
     title = "The source is not paused"
 
 
+class SourceNotPulled(Conflict):
+    title = "The source is not pulled"
+
+
 class LastSecret(Conflict):
     title = "This is the only secret"
 

@@ -29,6 +29,8 @@ SchemeName = Literal[
     "ed25519",
     "bearer",
     "basic",
+    "poll",
+    "evm_logs",
 ]
 
 
@@ -47,7 +49,8 @@ class SourceInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     secret: str | None = None
     """What the sender signs with; made by us where it is not given. A public key must be given."""
     settings: dict[str, Any] = {}
-    """What the scheme needs to know; `{}` for most, and for `hmac`, `ed25519` and `basic` as docs/sources.md says."""
+    """What the scheme needs to know; `{}` for most, and as docs/sources.md says for `hmac`, `ed25519`, `basic`,
+    `poll` and `evm_logs`."""
     body_cap_bytes: BodyCap = DEFAULT_BODY_BYTES
     allowed_networks: Networks = []
     """CIDR blocks or addresses that deliveries may come from; `[]` is anywhere."""

@@ -14,6 +14,7 @@ from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PreconditionFailed
+from portal.jobs.queue import ring
 from portal.sealing import seal, unseal
 from portal.settings import get_settings
 from portal.signals import queries
@@ -26,6 +27,8 @@ from portal.signals.errors import (
     TooManySecrets,
 )
 from portal.signals.intake import receive
+from portal.signals.pulls import KINDS
+from portal.signals.pulls.service import change_pull, insert_pull
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput, SourceView
 from portal.signals.schemes import SCHEMES, read_settings
 from portal.signals.senders import secret_purpose
@@ -47,12 +50,13 @@ MAX_SECRETS = 10
 
 
 async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, str | None]:
-    """A new active source and its secret, which is shown this once; None where it was given a public key.
+    """A new active source and its secret, which is shown this once; None where it was given a public key, or is pulled
+    without one.
 
     Raises `SourceNameTaken`, and `InputInvalid` naming the wrong setting, network or secret.
     """
     actor.require(Permission.SOURCES_WRITE)
-    settings = _checked_settings(given.scheme, given.settings)
+    settings = await _checked_settings(actor.organization_id, given.scheme, given.settings)
     networks = normal_networks(given.allowed_networks)
     secret = _secret_for(given.scheme, settings, given.secret)
     id, now = new_id(), clock.now()
@@ -79,14 +83,18 @@ async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, s
         )
         if not made:
             raise _name_taken(given.name)
-        secret_id = await _insert_secret(id, secret, now)
+        secret_id = None if secret is None else str(await _insert_secret(id, secret, now))
+        if given.scheme in KINDS:
+            await insert_pull(id, given.scheme, settings)
         await audit.append(
             actor,
             "source.created",
             "source",
             id,
-            {"name": given.name, "scheme": given.scheme, "secret_id": str(secret_id)},
+            {"name": given.name, "scheme": given.scheme, "secret_id": secret_id},
         )
+    if given.scheme in KINDS:
+        ring("pull_sources")
     return await queries.get_source(actor.organization_id, id), _shown(given.scheme, secret)
 
 
@@ -106,9 +114,11 @@ async def change_source(
         if "allowed_networks" in after:
             after["allowed_networks"] = normal_networks(after["allowed_networks"])
         if "settings" in after:
-            settings = _checked_settings(before["scheme"], after["settings"])
+            settings = await _checked_settings(actor.organization_id, before["scheme"], after["settings"])
             await _check_secrets_fit(source_id, before["scheme"], settings)
             after["settings"] = msgspec.to_builtins(settings or {})
+            if before["scheme"] in KINDS:
+                await change_pull(source_id, before["scheme"], _decoded(before), settings)
         after = {name: value for name, value in after.items() if value != before[name]}
         try:
             await Source.update({**after, "updated_at": clock.now()}).where(Source.id == source_id)
@@ -134,7 +144,9 @@ async def add_secret(actor: Actor, source_id: UUID, given: SecretInput) -> tuple
     async with transaction():
         source = await _lock_source(actor, source_id)
         scheme = source["scheme"]
-        secret = _secret_for(scheme, read_settings(scheme, _json(source["settings"])), given.secret)
+        secret = _secret_for(scheme, _decoded(source), given.secret)
+        if secret is None:
+            raise InputInvalid.at("/secret", "Give the secret that the API expects.")
         if given.overlap_seconds != 0 and len(await _active_secrets(source_id, now)) >= MAX_SECRETS:
             raise TooManySecrets(f"A source has at most {MAX_SECRETS} secrets at a time. End one first.")
         if given.overlap_seconds is not None:
@@ -219,8 +231,12 @@ async def _lock_source(actor: Actor, source_id: UUID) -> dict[str, Any]:
     return {**rows[0], **decoded}
 
 
-def _checked_settings(scheme: str, given: dict[str, Any]) -> msgspec.Struct | None:
+async def _checked_settings(organization_id: UUID, scheme: str, given: dict[str, Any]) -> msgspec.Struct | None:
     """The settings in the form that is kept. Raises `InputInvalid` below `/settings`."""
+    if pulled := KINDS.get(scheme):
+        settings = settings_from(pulled.settings_type, given)
+        await pulled.check(organization_id, settings)
+        return settings
     kind = SCHEMES[scheme]
     if kind.settings_type:
         checked: msgspec.Struct = kind.check_settings(settings_from(kind.settings_type, given))
@@ -229,12 +245,19 @@ def _checked_settings(scheme: str, given: dict[str, Any]) -> msgspec.Struct | No
     return None
 
 
+def _decoded(source: dict[str, Any]) -> msgspec.Struct | None:
+    """The settings of a source that is kept, in the form that its scheme declares."""
+    if pulled := KINDS.get(source["scheme"]):
+        return msgspec.convert(source["settings"], pulled.settings_type)
+    return read_settings(source["scheme"], _json(source["settings"]))
+
+
 async def _check_secrets_fit(source_id: UUID, scheme: str, settings: msgspec.Struct | None) -> None:
     """Raises `InputInvalid` at `/settings` where an active secret could not be used with them."""
     for row in await _active_secrets(source_id, clock.now()):
         secret = unseal(_secret_key(), bytes(row["ciphertext"]), purpose=secret_purpose(row["id"])).decode()
         try:
-            SCHEMES[scheme].check_secret(secret, settings)
+            (KINDS.get(scheme) or SCHEMES[scheme]).check_secret(secret, settings)
         except InputInvalid as error:
             raise InputInvalid.at("/settings", f"The secret that ends in {secret[-4:]} does not fit. {error}") from None
 
@@ -269,7 +292,10 @@ def _secret_key() -> str:
     return key
 
 
-def _secret_for(scheme: str, settings: msgspec.Struct | None, given: str | None) -> str:
+def _secret_for(scheme: str, settings: msgspec.Struct | None, given: str | None) -> str | None:
+    """The secret as it is kept; None for what is pulled without one. Raises `InputInvalid` at `/secret`."""
+    if pulled := KINDS.get(scheme):
+        return None if given is None else pulled.check_secret(given, settings)
     kind = SCHEMES[scheme]
     if given is not None:
         return kind.check_secret(given, settings)
@@ -278,7 +304,9 @@ def _secret_for(scheme: str, settings: msgspec.Struct | None, given: str | None)
     return kind.new_secret(settings)
 
 
-def _shown(scheme: str, secret: str) -> str | None:
+def _shown(scheme: str, secret: str | None) -> str | None:
+    if secret is None or scheme in KINDS:
+        return None  # it was given to us, and is not the sender's to copy
     return None if SCHEMES[scheme].is_public_key(secret) else secret
 
 

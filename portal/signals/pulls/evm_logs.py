@@ -61,6 +61,10 @@ async def check(organization_id: UUID, settings: EvmLogsSettings) -> None:
     find_event(abi, settings.event, "/settings/event")
 
 
+def refuse_secret(_secret: str, _settings: Any = None) -> str:
+    raise InputInvalid.at("/secret", "Events are read from the operator's own node, which asks for no secret.")
+
+
 def first_position(settings: EvmLogsSettings) -> Position:
     return {} if settings.from_block is None else {"first": settings.from_block, "next": settings.from_block}
 
@@ -274,7 +278,7 @@ EVM_LOGS = PullKind(
     name="evm_logs",
     label="Events of a contract",
     settings_type=EvmLogsSettings,
-    check_secret=None,
+    check_secret=refuse_secret,
     check=check,
     first_position=first_position,
     keeps_position=keeps_position,

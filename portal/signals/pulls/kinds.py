@@ -51,8 +51,8 @@ class PullKind(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     label: str
     settings_type: type[msgspec.Struct]
-    check_secret: Callable[[str, Any], str] | None
-    """As that of a scheme: the secret as it is kept. A secret is never needed; None where there is no use for one."""
+    check_secret: Callable[[str, Any], str]
+    """As that of a scheme: the secret as it is kept. None is ever needed. Raises `InputInvalid` at `/secret`."""
     check: Callable[[UUID, Any], Awaitable[None]]
     """Raises `InputInvalid` at `/settings/...` for settings that cannot work in the organisation."""
     first_position: Callable[[Any], Position]

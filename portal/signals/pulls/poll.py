@@ -161,7 +161,7 @@ def _fact(settings: PollSettings, place: int, item: Any, raw: bytes) -> PulledFa
 
 def _id(settings: PollSettings, place: int, item: Any) -> str:
     if settings.id is None:
-        # Whatever the order of its fields and the spaces between them; a fraction counts as it is written.
+        # Whatever the order of its fields and the spaces between them; a fraction counts with every digit.
         plain = json.dumps(item, sort_keys=True, separators=(",", ":"), default=lambda exact: {"fraction": str(exact)})
         return hashlib.sha256(plain.encode()).hexdigest()
     id = find(item, settings.id)

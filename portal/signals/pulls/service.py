@@ -13,8 +13,9 @@ from portal.audit import service as audit
 from portal.db.engine import in_transaction, run_sql, transaction
 from portal.errors import NotFound
 from portal.jobs.queue import ring
-from portal.signals.errors import SourceNotActive
+from portal.signals.errors import SourceNotActive, SourceNotPulled
 from portal.signals.pulls import KINDS
+from portal.signals.pulls.kinds import PullKind
 from portal.signals.tables import Pull, SourceStatus
 
 
@@ -45,15 +46,13 @@ class PullView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def get_pull(organization_id: UUID, source_id: UUID) -> PullView:
-    """Where the source stands. Raises `NotFound`, for a source to which is delivered, too."""
+    """Where the source stands. Raises `NotFound`, and `SourceNotPulled` for one to which is delivered."""
     rows = await run_sql(
-        """SELECT p.*, s.scheme, s.settings FROM source s JOIN pull p ON p.source = s.id
+        """SELECT p.*, s.scheme, s.settings FROM source s LEFT JOIN pull p ON p.source = s.id
            WHERE s.id = {} AND s.organization = {}""",
         *(source_id, organization_id),
     )
-    if not rows:
-        raise NotFound("There is no such source that is pulled.")
-    row, kind = rows[0], KINDS[rows[0]["scheme"]]
+    kind, row = _kind_of(rows), rows[0]
     return PullView(
         source_id=source_id,
         kind=kind.name,
@@ -68,22 +67,19 @@ async def get_pull(organization_id: UUID, source_id: UUID) -> PullView:
 
 
 async def pull_now(actor: Actor, source_id: UUID, given: PullInput | None = None) -> PullView:
-    """Pull without waiting for the next time. Raises `NotFound`, `SourceNotActive`."""
+    """Pull without waiting for the next time. Raises `NotFound`, `SourceNotPulled`, `SourceNotActive`."""
     actor.require(Permission.SOURCES_WRITE)
     from_start = given is not None and given.from_start
     now = clock.now()
     async with transaction():
         rows = await run_sql(
-            """SELECT s.scheme, s.settings, s.status FROM source s JOIN pull p ON p.source = s.id
-               WHERE s.id = {} AND s.organization = {} FOR UPDATE OF s""",
+            "SELECT scheme, settings, status FROM source WHERE id = {} AND organization = {} FOR UPDATE",
             *(source_id, actor.organization_id),
         )
-        if not rows:
-            raise NotFound("There is no such source that is pulled.")
+        kind = _kind_of(rows)
         if rows[0]["status"] != SourceStatus.ACTIVE:
             raise SourceNotActive("The source is paused. Resume it first.")
         if from_start:
-            kind = KINDS[rows[0]["scheme"]]
             settings = msgspec.json.decode(rows[0]["settings"], type=kind.settings_type)
             await _begin_anew(source_id, kind.first_position(settings), now)
         else:
@@ -91,6 +87,14 @@ async def pull_now(actor: Actor, source_id: UUID, given: PullInput | None = None
         await audit.append(actor, "source.pull_requested", "source", source_id, {"from_start": from_start})
     ring("pull_sources")
     return await get_pull(actor.organization_id, source_id)
+
+
+def _kind_of(found: list[dict[str, Any]]) -> PullKind:
+    if not found:
+        raise NotFound("There is no such source.")
+    if found[0]["scheme"] not in KINDS:
+        raise SourceNotPulled("Its sender delivers by itself; nothing is pulled.")
+    return KINDS[found[0]["scheme"]]
 
 
 async def insert_pull(source_id: UUID, kind: str, settings: Any) -> None:

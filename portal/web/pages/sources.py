@@ -11,6 +11,7 @@ from portal.accounts.permissions import Permission
 from portal.errors import PortalError
 from portal.signals import queries as signals
 from portal.signals import service
+from portal.signals.pulls import KINDS
 from portal.signals.schemas import DEFAULT_BODY_BYTES, SecretInput, SignalFilter, SourceChange, SourceInput, SourceView
 from portal.signals.schemes import SCHEMES
 from portal.web.asking import AtDesk
@@ -19,6 +20,7 @@ from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input
 from portal.web.render import AnyRequest, fragment, see_other
 
+LABELS = {name: kind.label for name, kind in (SCHEMES | KINDS).items()}
 READ = {"permission": Permission.SOURCES_READ}
 WRITE = {"permission": Permission.SOURCES_WRITE}
 CAPS = {
@@ -46,7 +48,7 @@ async def show_sources(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
         "sources/list.html",
         active="sources",
         sources=found.items,
-        schemes={name: scheme.label for name, scheme in SCHEMES.items()},
+        schemes=LABELS,
         may_write=desk.may("sources:write"),
         next_cursor=found.next_cursor,
         cursor=cursor,
@@ -66,6 +68,8 @@ async def create_source(request: AnyRequest, desk: AtDesk) -> Response[str]:
         source, secret = await service.create_source(desk.actor, to_input(values, SourceInput))
     except PortalError as error:
         return _new_page(request, desk, values, error)
+    if source.scheme in KINDS:
+        return await _source_page(request, desk, source.id)
     return _made_page(request, desk, source, secret, new=True)
 
 
@@ -105,6 +109,8 @@ async def add_secret(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID
         source, secret = await service.add_secret(desk.actor, source_id, to_input(values, SecretInput))
     except PortalError as error:
         return await _source_page(request, desk, source_id, error=error)
+    if source.scheme in KINDS:
+        return await _source_page(request, desk, source_id)
     return _made_page(request, desk, source, secret, new=False)
 
 
@@ -160,7 +166,7 @@ def _made_page(request: AnyRequest, desk: Desk, source: SourceView, secret: str 
         active="sources",
         source=source,
         secret=secret,
-        label=SCHEMES[source.scheme].label,
+        label=LABELS[source.scheme],
         line=curl_line(source.scheme, source.settings, source.url, secret),
         new=new,
     )
@@ -187,7 +193,7 @@ async def _source_page(
         http_status=error.status if error else 200,
         source=source,
         home=desk.url(f"sources/{source_id}"),
-        label=SCHEMES[source.scheme].label,
+        label=LABELS[source.scheme],
         refused=refused.items,
         next_cursor=refused.next_cursor,
         cursor=cursor,
