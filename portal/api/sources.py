@@ -30,8 +30,29 @@ class SourceStatusInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     status: Literal["active", "paused"]
 
 
-SourceInputBody = Annotated[SourceInput, example({"name": "GitHub", "scheme": "github"})]
-SourceChangeBody = Annotated[SourceChange, example({"name": "GitHub", "body_cap_bytes": 1048576})]
+SourceInputBody = Annotated[
+    SourceInput,
+    example(
+        {
+            "name": "Relayer",
+            "scheme": "hmac",
+            "settings": {
+                "header": "X-Signature",
+                "algorithm": "sha256",
+                "encoding": "hex",
+                "signed": "{timestamp}.{body}",
+                "timestamp_header": "X-Timestamp",
+                "id_pointer": "/id",
+                "type_pointer": "/event",
+            },
+            "allowed_networks": ["192.0.2.0/24"],
+            "rate_limit_per_minute": 6000,
+        }
+    ),
+]
+SourceChangeBody = Annotated[
+    SourceChange, example({"name": "GitHub", "body_cap_bytes": 1048576, "expected_every_seconds": 86400})
+]
 SecretInputBody = Annotated[SecretInput, example({"overlap_seconds": 86400})]
 
 
@@ -43,7 +64,11 @@ async def list_sources(actor: Acting, cursor: Cursor = None, limit: Limit = DEFA
 @post(
     "/sources",
     summary="Create a source",
-    description="Configures a sender. The answer holds the address it posts to and, only this once, its secret.",
+    description=(
+        "Configures a sender. The answer holds the address it posts to and, only this once, its secret: made here "
+        "where none is given. `settings` is for the schemes `hmac`, `ed25519`, `bearer` and `basic`, which describe a "
+        "sender; a wrong one is named, such as `/settings/header`. The other schemes need none."
+    ),
     opt=WRITE,
     responses=problems(409, 422),
 )
@@ -61,7 +86,7 @@ async def get_source(actor: Acting, source_id: FromPath[UUID]) -> Response[Sourc
 @put(
     "/sources/{source_id:uuid}",
     summary="Change a source",
-    description="Changes its name and its largest body. Needs If-Match.",
+    description="Changes what is given and leaves the rest; never the scheme. Needs If-Match.",
     opt=WRITE,
     response_headers=ETAG,
     responses=problems(404, 409, 412, 428),
@@ -101,7 +126,7 @@ async def set_source_status(
         "so that a sender can change over without losing a delivery."
     ),
     opt=WRITE,
-    responses=problems(404, 422),
+    responses=problems(404, 409, 422),
 )
 async def add_secret(actor: Acting, source_id: FromPath[UUID], data: SecretInputBody) -> Response[NewSource]:
     view, secret = await service.add_secret(actor, source_id, data)

@@ -1,10 +1,16 @@
 """Sources over the API: made, read, changed by whoever saw the newest version, and their secrets shown once."""
 
+import base64
+import hashlib
+import hmac
+
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from portal.db.engine import run_sql
 from tests.http.api import deliver, key_of, make_source, paths, problem
 from tests.people import Cast
+from tests.signals import public_key, sign
 
 
 async def test_a_secret_is_shown_when_it_is_made_and_never_again(http: httpx.AsyncClient, cast: Cast) -> None:
@@ -110,3 +116,94 @@ async def test_input_that_is_wrong_in_several_places_is_told_all_of_them(http: h
     )
     assert sorted(paths(said)) == ["/body_cap_bytes", "/colour", "/name", "/scheme"]
     assert "'colour'" in next(error["message"] for error in said["errors"] if error["path"] == "/colour")
+
+
+HMAC = {
+    "header": "X-Signature",
+    "signed": "{timestamp}.{body}",
+    "timestamp_header": "X-Timestamp",
+    "id_pointer": "/id",
+    "type_pointer": "/event",
+}
+
+
+async def test_a_described_sender_delivers_by_its_settings(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    source = await make_source(http, key, scheme="hmac", settings=HMAC, secret=None, rate_limit_per_minute=100)
+    assert source["settings"]["header"] == "x-signature"
+    body = b'{"id":"evt_1","event":"paid"}'
+    headers = [(k.decode(), v.decode()) for k, v in sign("hmac", HMAC, source["secret"], body, id="")]
+    answer = await http.post(source["url"], content=body, headers=headers)
+    assert answer.status_code == 202, answer.text
+    signal = (await http.get(f"/api/v1/signals/{answer.json()['signal_id']}", headers=key)).json()
+    assert (signal["external_id"], signal["type"]) == ("evt_1", "paid")
+    seen = (await http.get(f"/api/v1/sources/{source['id']}", headers=key)).json()
+    assert seen["secrets"][0]["last_used_at"] is not None
+    assert (seen["rate_limit_per_minute"], seen["on_schema_failure"]) == (100, "quarantine")
+
+
+async def test_wrong_settings_are_named_one_by_one(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    wrong = {"signed": "{body}", "algorithm": "md5", "colour": "grey"}
+    body = {"name": "ERP", "scheme": "hmac", "settings": wrong}
+    said = problem(await http.post("/api/v1/sources", json=body, headers=key), 400, "input_invalid")
+    assert sorted(paths(said)) == ["/settings/algorithm", "/settings/colour", "/settings/header"]
+    body = {
+        "name": "ERP",
+        "scheme": "github",
+        "allowed_networks": ["10.0.0.0/8", "office"],
+        "expected_every_seconds": 1,
+    }
+    said = problem(await http.post("/api/v1/sources", json=body, headers=key), 400, "input_invalid")
+    assert paths(said) == ["/expected_every_seconds"]
+    del body["expected_every_seconds"]
+    said = problem(await http.post("/api/v1/sources", json=body, headers=key), 400, "input_invalid")
+    assert paths(said) == ["/allowed_networks/1"]
+
+
+async def test_a_public_key_is_given_and_never_shown_as_a_secret(http: httpx.AsyncClient, cast: Cast) -> None:
+    key, private = await key_of(cast.alice), Ed25519PrivateKey.generate()
+    body = {"name": "Discord", "scheme": "ed25519", "settings": {"header": "X-Signature-Ed25519"}}
+    said = problem(await http.post("/api/v1/sources", json=body, headers=key), 400, "input_invalid")
+    assert paths(said) == ["/secret"]
+    made = await http.post("/api/v1/sources", json={**body, "secret": public_key(private)}, headers=key)
+    assert made.status_code == 201
+    assert made.json()["secret"] is None
+    headers = [(k.decode(), v.decode()) for k, v in sign("ed25519", body["settings"], private, b"{}", id="")]
+    assert (await http.post(made.json()["url"], content=b"{}", headers=headers)).status_code == 202
+
+
+async def test_what_a_change_leaves_out_stays_as_it_is(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    source = await make_source(http, key, allowed_networks=["127.0.0.1"], expected_every_seconds=3600)
+    path = f"/api/v1/sources/{source['id']}"
+    etag = (await http.get(path, headers=key)).headers["etag"]
+    change = {"name": "Renamed", "body_cap_bytes": 2048, "expected_every_seconds": None}
+    changed = await http.put(path, json=change, headers={**key, "If-Match": etag})
+    assert changed.status_code == 200, changed.text
+    assert changed.json()["allowed_networks"] == ["127.0.0.1/32"]
+    assert changed.json()["expected_every_seconds"] is None
+    assert changed.headers["etag"] != etag
+
+
+async def test_slack_hears_its_challenge_back(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    source = await make_source(http, key, scheme="slack")
+    body = b'{"token":"x","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}'
+    headers = [(k.decode(), v.decode()) for k, v in sign("slack", {}, source["secret"], body, id="")]
+    answer = await http.post(source["url"], content=body, headers=headers)
+    assert answer.status_code == 200
+    assert answer.json() == {"challenge": "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P"}
+    forged = [(name, value[:-1] + "0" if name == "x-slack-signature" else value) for name, value in headers]
+    refused = await http.post(source["url"], content=body.replace(b"3e", b"4e"), headers=forged)
+    problem(refused, 401, "signature_invalid")
+
+
+async def test_twilio_signs_the_query_of_the_public_address(http: httpx.AsyncClient, cast: Cast) -> None:
+    source = await make_source(http, await key_of(cast.alice), scheme="twilio")
+    body = b'{"property": "value", "boolean": true}'
+    url = f"{source['url']}?a=%20b&bodySHA256={hashlib.sha256(body).hexdigest()}"
+    signature = base64.b64encode(hmac.digest(source["secret"].encode(), url.encode(), "sha1")).decode()
+    sent = {"X-Twilio-Signature": signature, "Content-Type": "application/json", "Host": "evil.example"}
+    assert (await http.post(url, content=body, headers=sent)).status_code == 202
+    problem(await http.post(source["url"], content=body, headers=sent), 401, "signature_invalid")

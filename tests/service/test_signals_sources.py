@@ -1,17 +1,41 @@
 """Sources: made, changed, rotated and paused by those who may, with an audit entry each."""
 
 import base64
+import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import time_machine
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from portal.audit.queries import list_entries
 from portal.db.columns import new_id
+from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
-from portal.signals.errors import LastSecret, SecretEnded, SourceNameTaken, SourceNotActive, SourceNotPaused
+from portal.signals.errors import (
+    LastSecret,
+    SecretEnded,
+    SignatureInvalid,
+    SourceNameTaken,
+    SourceNotActive,
+    SourceNotPaused,
+    TooManySecrets,
+)
 from portal.signals.queries import get_source, list_sources
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput
-from portal.signals.service import add_secret, change_source, create_source, end_secret, pause_source, resume_source
-from portal.signals.tables import SourceStatus
+from portal.signals.schemes import SCHEMES
+from portal.signals.service import (
+    add_secret,
+    change_source,
+    create_source,
+    end_secret,
+    pause_source,
+    receive,
+    resume_source,
+)
+from portal.signals.tables import SchemaFailure, SourceStatus
+from tests.schemes import CASES
+from tests.signals import IP, Sender, public_key, sign
 
 
 async def make(actor, name="GitHub", scheme="github", **more):
@@ -146,3 +170,163 @@ async def test_sources_are_listed_in_pages_the_newest_first(cast):
     second = await list_sources(cast.organization_id, cursor=first.next_cursor, limit=3)
     assert [view.name for view in [*first.items, *second.items]] == [f"Source {number}" for number in (4, 3, 2, 1, 0)]
     assert second.next_cursor is None
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_a_source_of_every_scheme_takes_what_its_sender_signs(cast, case):
+    view, shown = await make(cast.alice.actor, scheme=case.scheme, secret=case.secret, settings=case.settings)
+    assert shown == (None if SCHEMES[case.scheme].is_public_key(case.secret) else case.secret)
+    sender = Sender(view.id, case.scheme, case.key, case.settings)
+    body = case.body("evt_1", "paid")
+    first = await receive(view.id, sender.headers(body, id="evt_1", event="paid"), body, IP)
+    again = await receive(view.id, sender.headers(body, id="evt_1", event="paid"), body, IP)
+    assert (first.duplicate, again.duplicate, again.signal_id) == (False, True, first.signal_id)
+    rows = await run_sql("SELECT type, status FROM signal WHERE source = {}", view.id)
+    assert [(row["type"], row["status"]) for row in rows] == [("paid", "received")]
+    with pytest.raises(SignatureInvalid):
+        await receive(view.id, sender.headers(body, secret=wrong_key(case)), body, IP)
+
+
+def wrong_key(case):
+    if isinstance(case.key, str):
+        return case.other_secret
+    return Ed25519PrivateKey.from_private_bytes(bytes(32))
+
+
+async def test_all_that_a_source_is_set_to_is_shown(cast):
+    given = {
+        "settings": {"header": "X-Signature", "id_header": "X-Id"},
+        "allowed_networks": ["10.1.2.3/8", "2001:db8::1"],
+        "rate_limit_per_minute": 600,
+        "on_schema_failure": SchemaFailure.REFUSE,
+        "expected_every_seconds": 3600,
+    }
+    view, _ = await make(cast.alice.actor, scheme="hmac", **given)
+    assert view.settings["header"] == "x-signature"
+    assert view.settings["algorithm"] == "sha256", "what was left out is shown, too"
+    assert view.allowed_networks == ["10.0.0.0/8", "2001:db8::1/128"]
+    assert (view.rate_limit_per_minute, view.on_schema_failure, view.expected_every_seconds) == (600, "refuse", 3600)
+    assert await get_source(cast.organization_id, view.id) == view
+
+
+async def test_a_change_says_what_it_changed_and_leaves_the_rest(cast):
+    view, _ = await make(cast.alice.actor, scheme="hmac", settings={"header": "x-one"}, rate_limit_per_minute=60)
+    change = SourceChange(
+        name="GitHub", body_cap_bytes=2048, settings={"header": "X-Two"}, allowed_networks=["10.1.1.1"]
+    )
+    changed = await change_source(cast.alice.actor, view.id, change)
+    assert (changed.settings["header"], changed.allowed_networks) == ("x-two", ["10.1.1.1/32"])
+    assert changed.rate_limit_per_minute == 60
+    assert changed.updated_at > view.updated_at
+    page = await list_entries(cast.organization_id, subject_kind="source", subject_id=str(view.id))
+    assert set(page.items[0].detail["after"]) == {"settings", "allowed_networks", "body_cap_bytes"}
+    assert page.items[0].detail["before"]["settings"]["header"] == "x-one"
+    unlimited = SourceChange(name="GitHub", body_cap_bytes=2048, rate_limit_per_minute=None)
+    assert (await change_source(cast.alice.actor, view.id, unlimited)).rate_limit_per_minute is None
+
+
+async def test_a_sender_is_verified_by_the_settings_as_they_are_now(cast):
+    before, after = {"header": "x-one"}, {"header": "x-two", "encoding": "base64"}
+    view, secret = await make(cast.alice.actor, scheme="hmac", settings=before)
+    body = b"{}"
+    await receive(view.id, sign("hmac", before, secret, body, id=""), body, IP)
+    change = SourceChange(name="GitHub", body_cap_bytes=2048, settings=after)
+    await change_source(cast.alice.actor, view.id, change)
+    with pytest.raises(SignatureInvalid):
+        await receive(view.id, sign("hmac", before, secret, body, id=""), body, IP)
+    assert (await receive(view.id, sign("hmac", after, secret, body, id=""), body, IP)).duplicate
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({"scheme": "hmac"}, "/settings/header"),
+        ({"scheme": "github", "settings": {"header": "x"}}, "/settings"),
+        ({"scheme": "basic", "settings": {"username": "a:b"}}, "/settings/username"),
+        ({"scheme": "ed25519", "settings": {"header": "x"}}, "/secret"),
+        ({"scheme": "ed25519", "settings": {"header": "x"}, "secret": "00" * 31}, "/secret"),
+        ({"scheme": "standard_webhooks", "secret": "whpk_AAAA"}, "/secret"),
+        ({"scheme": "hmac", "settings": {"header": "x", "key_encoding": "hex"}, "secret": "no hex at all"}, "/secret"),
+        ({"allowed_networks": ["10.0.0.0/8", "here"]}, "/allowed_networks/1"),
+    ],
+)
+async def test_what_cannot_work_is_refused_at_its_place(cast, given, path):
+    with pytest.raises(InputInvalid) as refused:
+        await make(cast.alice.actor, **given)
+    assert [field.path for field in refused.value.fields] == [path]
+    assert (await list_sources(cast.organization_id)).items == []
+
+
+async def test_settings_that_the_secrets_do_not_fit_are_refused(cast):
+    view, _ = await make(cast.alice.actor, scheme="hmac", settings={"header": "x"}, secret="this is not hexadecimal")
+    change = SourceChange(name="A", body_cap_bytes=2048, settings={"header": "x", "key_encoding": "hex"})
+    with pytest.raises(InputInvalid) as refused:
+        await change_source(cast.alice.actor, view.id, change)
+    assert refused.value.fields[0].path == "/settings"
+    assert "imal" in refused.value.fields[0].message
+    assert await get_source(cast.organization_id, view.id) == view
+
+
+async def test_a_public_key_is_shown_to_nobody_and_its_senders_rotate_alike(cast):
+    first, second = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+    view, shown = await make(cast.alice.actor, scheme="standard_webhooks", secret="whpk_" + public_key(first))
+    assert shown is None
+    _, shown = await add_secret(cast.alice.actor, view.id, SecretInput(secret="whpk_" + public_key(second)))
+    assert shown is None
+    for key in (first, second):
+        sender = Sender(view.id, "standard_webhooks", key)
+        assert not (await sender.deliver({"n": 1})).duplicate
+
+
+async def test_an_old_secret_works_until_its_overlap_ends_and_not_a_moment_longer(cast):
+    with time_machine.travel(datetime(2026, 3, 1, 12, tzinfo=UTC), tick=False) as clock:
+        view, old = await make(cast.alice.actor, scheme="standard_webhooks")
+        _, new = await add_secret(cast.alice.actor, view.id, SecretInput(overlap_seconds=3600))
+        senders = [Sender(view.id, "standard_webhooks", secret) for secret in (old, new)]
+        clock.shift(timedelta(seconds=3599))
+        for sender in senders:
+            await sender.deliver({"n": 1})
+        used = (await get_source(cast.organization_id, view.id)).secrets
+        assert [secret.last_used_at for secret in used] == [datetime(2026, 3, 1, 12, 59, 59, tzinfo=UTC)] * 2
+        clock.shift(timedelta(seconds=1))
+        with pytest.raises(SignatureInvalid):
+            await senders[0].deliver({"n": 2})
+        await senders[1].deliver({"n": 2})
+
+
+async def test_a_secret_that_is_ended_is_refused_at_the_next_delivery(cast):
+    view, old = await make(cast.alice.actor)
+    await add_secret(cast.alice.actor, view.id, SecretInput())
+    sender = Sender(view.id, "github", old)
+    await sender.deliver({"n": 1})
+    await end_secret(cast.alice.actor, view.id, view.secrets[0].id)
+    with pytest.raises(SignatureInvalid):
+        await sender.deliver({"n": 2})
+
+
+async def test_a_source_always_keeps_a_secret_without_an_end(cast):
+    view, _ = await make(cast.alice.actor)
+    view, _ = await add_secret(cast.alice.actor, view.id, SecretInput(overlap_seconds=60))
+    with pytest.raises(LastSecret):
+        await end_secret(cast.alice.actor, view.id, view.secrets[0].id)
+
+
+async def test_a_source_has_at_most_ten_secrets_at_a_time(cast):
+    view, _ = await make(cast.alice.actor)
+    for _ in range(9):
+        view, _ = await add_secret(cast.alice.actor, view.id, SecretInput())
+    with pytest.raises(TooManySecrets):
+        await add_secret(cast.alice.actor, view.id, SecretInput())
+    await end_secret(cast.alice.actor, view.id, view.secrets[-1].id)
+    view, _ = await add_secret(cast.alice.actor, view.id, SecretInput())
+    view, _ = await add_secret(cast.alice.actor, view.id, SecretInput(overlap_seconds=0))
+    assert len([secret for secret in view.secrets if secret.ends_at is None]) == 1
+
+
+async def test_no_secret_is_stored_or_audited_in_the_open(cast):
+    view, secret = await make(cast.alice.actor, scheme="bearer")
+    stored = await run_sql("SELECT ciphertext, hint FROM source_secret WHERE source = {}", view.id)
+    assert secret.encode() not in bytes(stored[0]["ciphertext"])
+    entries = await run_sql("SELECT detail::text AS detail FROM audit_entry")
+    assert not [entry for entry in entries if secret in entry["detail"]]
+    assert secret not in json.dumps(view.settings)
