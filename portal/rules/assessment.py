@@ -15,6 +15,7 @@ import msgspec
 from portal import clock
 from portal.audit import service as audit
 from portal.db.engine import run_sql, transaction
+from portal.db.notices import announce
 from portal.jobs.queue import ring
 from portal.logging import bind_correlation_id, correlation_id
 from portal.rules import conditions
@@ -59,8 +60,7 @@ class Assessment(msgspec.Struct):
     @property
     def status(self) -> SignalStatus:
         if self.reasons:
-            # Nothing can be mended where there is nothing left to be read.
-            return SignalStatus.DEAD if self.signal["body"] is None else SignalStatus.FAILED
+            return SignalStatus.FAILED
         return SignalStatus.ASSESSED if self.matched else SignalStatus.IGNORED
 
 
@@ -83,6 +83,8 @@ async def assess(limit: int = 500) -> int:
     finally:
         bind_correlation_id(before)
     _count(assessments.values())
+    for organization_id in {signal["organization"] for signal in signals}:
+        announce("signals", organization_id)
     if proposals.made:
         ring("simulate_actions")
     return len(assessments)

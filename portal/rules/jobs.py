@@ -7,9 +7,8 @@ from portal.rules import assessment, replays
 from portal.signals import batches
 from portal.signals.tables import BatchKind
 
-RUN_SECONDS = 60
-"""Half of the job's timeout; what is left then gets a job of its own."""
-REPLAY_SECONDS = 20
+RUN_SECONDS = 20
+"""Less than a job's heartbeat; what is left then gets a job of its own."""
 
 
 async def assess_signals() -> int:
@@ -25,4 +24,4 @@ async def assess_signals() -> int:
 
 async def run_replays() -> int:
     """Set signals back to be assessed again, until no replay is left to do; how many signals."""
-    return await batches.run({BatchKind.REPLAY: replays.replay_slice}, seconds=REPLAY_SECONDS)
+    return await batches.run({BatchKind.REPLAY: replays.replay_slice}, seconds=RUN_SECONDS)

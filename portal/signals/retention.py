@@ -39,7 +39,8 @@ async def set_retention(actor: Actor, body_days: int | None, *, expected: Retent
         raise InputInvalid.at("/body_days", f"Bodies are kept for 1 to {MAX_DAYS} days, or for ever (null).")
     async with transaction():
         rows = await run_sql(
-            "SELECT body_retention_days AS days FROM organization WHERE id = {} FOR UPDATE", actor.organization_id
+            "SELECT body_retention_days AS days FROM organization WHERE id = {} FOR NO KEY UPDATE",
+            actor.organization_id,
         )
         before = rows[0]["days"]
         if expected is not None and before != expected.body_days:
@@ -109,7 +110,9 @@ async def _expire_slice(organization_id: UUID, before: UUID) -> tuple[int, bool]
         ids = [row["id"] for row in rows]
         waiting = next((place for place, row in enumerate(rows) if row["status"] == "received"), len(rows))
         gone = await run_sql(
-            """UPDATE signal SET body = NULL, words = NULL
+            # Nobody can mend a rule for what no rule can read any more.
+            """UPDATE signal SET body = NULL, words = NULL,
+                                 status = CASE status WHEN 'failed' THEN 'dead' ELSE status END
                WHERE id = ANY({}) AND body IS NOT NULL AND status <> 'received' RETURNING id""",
             ids,
         )

@@ -145,6 +145,7 @@ class SignalStatus(StrEnum):
     FAILED = "failed"
     """A rule could not be evaluated; `reasons` says why."""
     DEAD = "dead"
+    """It was `failed` until its body expired: no rule can be mended for it any more."""
 
 
 class Signal(Table, tablename="signal"):

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from portal.accounts import end_users
 from portal.actions.queries import get_action, list_action_ids_of_signal, list_actions
 from portal.audit.queries import list_story
 from portal.audit.service import verify
 from portal.chain import signers
-from portal.db.engine import run_sql, transaction
+from portal.db.engine import Engine, run_sql, transaction
 from portal.errors import Forbidden, NotFound, Unavailable
 from portal.logging import bind_correlation_id, correlation_id
 from portal.rules import assessment, jobs
@@ -21,7 +22,8 @@ from portal.rules.service import assess, change_rule, disable_rule, publish_rule
 from portal.signals.queries import get_signal, list_signals
 from portal.signals.tables import SignalStatus
 from tests.rules import make_rule_stage
-from tests.signals import github_examples, sponsorship
+from tests.signals import github_examples, make_sender, sponsorship
+from tests.transactions import Killed
 
 
 @pytest.fixture
@@ -278,6 +280,162 @@ async def test_every_example_of_github_is_assessed_without_an_accident(cast, sta
         event == "sponsorship" and json.loads(body)["action"] == "created" for event, body in github_examples()
     )
     assert len((await list_actions(cast.organization_id)).items) == created > 0
+
+
+async def test_an_error_while_writing_costs_only_the_signal_that_causes_it(cast, stage, monkeypatch):
+    make = end_users.make_end_users
+
+    async def make_all_but_one(organization_id, people):
+        entries = await make(organization_id, people)
+        if any(person.subject == "github:mallory" for person in people):
+            await run_sql("SELECT 1 / 0")
+        return entries
+
+    monkeypatch.setattr(end_users, "make_end_users", make_all_but_one)
+    await stage.publish()
+    names = ["ada", "grace", "mallory", "ada", "alan", "barbara", "mallory"]
+    receipts = [await stage.sender.deliver(sponsored(name)) for name in names]
+    await assess_signals()
+    for name, receipt in zip(names, receipts, strict=True):
+        status, reasons = await status_of(cast, receipt)
+        assert status == (SignalStatus.FAILED if name == "mallory" else SignalStatus.ASSESSED)
+        assert all("internal error" in reason for reason in reasons)
+    assert len((await list_actions(cast.organization_id)).items) == 5
+    people = await run_sql("SELECT subject FROM end_user ORDER BY subject")
+    assert [row["subject"] for row in people] == ["github:ada", "github:alan", "github:barbara", "github:grace"]
+    assert len(await run_sql("SELECT id FROM signer WHERE purpose = 'holds'")) == 4
+    assert await verify(cast.organization_id) is None
+
+
+async def test_actions_are_in_the_order_of_their_signals_each_with_its_story(cast, stage):
+    await stage.publish(name="First")
+    await stage.publish(name="Second", arguments={"to": "subject.address", "amount": "'1'"})
+    receipts = []
+    for number in range(12):
+        bind_correlation_id(f"story-{number}")
+        receipts.append(await stage.sender.deliver(sponsored(f"person-{number % 5}")))
+    bind_correlation_id("the-job")
+    await assess_signals()
+    rows = await run_sql("SELECT signal, correlation_id FROM action ORDER BY id")
+    assert [row["signal"] for row in rows] == [receipt.signal_id for receipt in receipts for _ in range(2)]
+    assert [row["correlation_id"] for row in rows] == [f"story-{number}" for number in range(12) for _ in range(2)]
+    for number in range(12):
+        told = [entry.kind for entry in await list_story(cast.organization_id, f"story-{number}")]
+        made = ["end_user.created", "end_user.address_set"] if number < 5 else []
+        assert told == [*made, "action.proposed", "action.proposed"]
+
+
+async def test_an_end_user_is_called_what_the_first_good_signal_calls_them(cast, stage):
+    await stage.publish(subject='{"id": "one", "name": payload.sponsorship.sponsor.login}')
+    await stage.sender.deliver(sponsored("first", "free"))
+    await stage.sender.deliver(sponsored("n" * 150))
+    await stage.sender.deliver(sponsored("second"))
+    await stage.sender.deliver(sponsored("third"))
+    await assess_signals()
+    assert await run_sql("SELECT subject, name FROM end_user") == [{"subject": "one", "name": "second"}]
+    assert len((await list_actions(cast.organization_id)).items) == 2
+
+
+async def test_words_are_kept_of_whatever_can_be_read(cast, stage):
+    await stage.publish()
+    other = await make_sender(cast.alice)
+    wanted = {
+        (await stage.sender.deliver(sponsored("ada"))).signal_id: {"ada", "created"},
+        (await stage.sender.deliver({"zen": "Design for failure."}, event="ping")).signal_id: {"design", "failure"},
+        (await other.deliver({"note": "Überraschung"}, event="ping")).signal_id: {"überraschung"},
+        (await other.deliver({}, event="ping")).signal_id: set(),
+    }
+    await assess_signals()
+    for signal_id, words in wanted.items():
+        [row] = await run_sql("SELECT words FROM signal WHERE id = {}", signal_id)
+        assert words <= set(row["words"])
+        assert bool(words) == bool(row["words"])
+
+
+async def test_open_pages_are_told_once_a_batch_is_committed(cast, stage, monkeypatch):
+    told = []
+    monkeypatch.setattr(assessment, "announce", lambda *notice: told.append(notice))
+    await stage.sender.deliver(sponsored())
+    await stage.sender.deliver(sponsored())
+    await (await make_rule_stage(cast, cast.dave)).sender.deliver(sponsored())
+    await assess_signals()
+    assert sorted(told) == sorted([("signals", cast.organization_id), ("signals", cast.dave.actor.organization_id)])
+
+
+async def test_rules_are_published_while_workers_assess_without_a_deadlock(cast, stage):
+    """Whoever publishes holds the rule, to which actions refer, and waits for the end of the audit's chain."""
+    rules = [await stage.publish(name=f"Rule {number}") for number in range(3)]
+    for number in range(60):
+        await stage.sender.deliver(sponsored(f"person-{number}"))
+
+    async def publish_again(rule):
+        for _ in range(5):
+            await change_rule(cast.alice.actor, rule.id, _again(stage, rule.name))
+            await publish_rule(cast.alice.actor, rule.id)
+
+    await asyncio.gather(*(_assess_all(5) for _ in range(3)), *(publish_again(rule) for rule in rules))
+    assert (await run_sql("SELECT count(*) AS count FROM action"))[0]["count"] == 180
+    assert await verify(cast.organization_id) is None
+
+
+def _again(stage, name):
+    given = stage.input(name=name)
+    return RuleChange(**{field: getattr(given, field) for field in RuleChange.__struct_fields__})
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+async def test_killed_anywhere_a_batch_leaves_nothing_half_and_is_made_up_for(cast, stage, monkeypatch, after):
+    await stage.publish()
+    run, left = Engine.run_querystring, 0
+
+    async def run_or_die(*given, **more):
+        nonlocal left
+        left -= 1
+        if left == 0 and not after:
+            raise Killed
+        answer = await run(*given, **more)
+        if left == 0:
+            raise Killed
+        return answer
+
+    monkeypatch.setattr(Engine, "run_querystring", run_or_die)
+    point, signals = 0, 0
+    while True:
+        point += 1
+        signals += 2
+        for name in (f"person-{point}", "ada"):
+            await stage.sender.deliver(sponsored(name))
+        before = await _counts()
+        left = point
+        try:
+            await assess()
+        except Killed:
+            left = 0
+            assert await _counts() == before
+            assert await assess() == 2
+        else:
+            break
+    left = 0
+    assert point > 8, "too few points were struck to mean anything"
+    counts = await _counts()
+    assert (counts["received"], counts["actions"], counts["people"], counts["keys"]) == (
+        0,
+        signals,
+        point + 1,
+        point + 1,
+    )
+    assert counts["entries"] == before["entries"] + 4  # of the last pair: one new person, two actions
+    assert await verify(cast.organization_id) is None
+
+
+async def _counts():
+    [row] = await run_sql(
+        """SELECT (SELECT count(*) FROM signal WHERE status = 'received') AS received,
+                  (SELECT count(*) FROM action) AS actions, (SELECT count(*) FROM end_user) AS people,
+                  (SELECT count(*) FROM signer WHERE purpose = 'holds') AS keys,
+                  (SELECT count(*) FROM audit_entry) AS entries"""
+    )
+    return row
 
 
 async def test_a_rule_may_have_no_end_user(cast, stage):

@@ -127,6 +127,16 @@ async def test_what_has_expired_is_not_replayed(cast, sender):
     assert (await get_signal(cast.organization_id, old)).status is SignalStatus.IGNORED
 
 
+async def test_what_failed_is_dead_once_nobody_can_mend_it(cast, sender):
+    failed, ignored = await received(sender, 5), await received(sender, 5)
+    await run_sql("UPDATE signal SET status = 'failed' WHERE id = {}", failed)
+    await run_sql("UPDATE signal SET status = 'ignored' WHERE id = {}", ignored)
+    await set_retention(cast.alice.actor, 1)
+    await expire_bodies()
+    assert (await get_signal(cast.organization_id, failed)).status is SignalStatus.DEAD
+    assert (await get_signal(cast.organization_id, ignored)).status is SignalStatus.IGNORED
+
+
 async def test_owners_and_admins_decide_and_it_is_noted(cast):
     for player in (cast.oscar, cast.carol, cast.bob):
         with pytest.raises(Forbidden):
