@@ -48,6 +48,7 @@ class Pulling(msgspec.Struct):
 
     sender: Sender
     claim: Claim
+    secret_id: UUID | None
     position: Position
     claimed_until: datetime
 
@@ -123,7 +124,8 @@ async def _prepare(row: dict[str, Any]) -> Pulling | None:
         secret=secrets[0].text if secrets else None,
         failures=row["failures"],
     )
-    return Pulling(sender, claim, msgspec.json.decode(row["position"]), row["claimed_until"])
+    secret_id = secrets[0].id if secrets else None
+    return Pulling(sender, claim, secret_id, msgspec.json.decode(row["position"]), row["claimed_until"])
 
 
 async def _pull(pulling: Pulling) -> None:
@@ -158,6 +160,8 @@ async def _store(pulling: Pulling, step: Step, *, over: bool) -> int:
             new = await store_pulled(pulling.sender, step.facts)
         except SourceChanged:
             raise LeaseLost from None
+        if pulling.secret_id:
+            await run_sql("UPDATE source_secret SET last_used_at = {} WHERE id = {}", now, pulling.secret_id)
         if step.undone:
             await _audit_undone(claim, step.undone)
     if step.undone:
