@@ -24,6 +24,7 @@ from portal.api.rules import rules_router
 from portal.api.sessions import sessions_router
 from portal.api.signal_schemas import signal_schemas_router
 from portal.api.signals import signals_router
+from portal.api.source_health import source_health_router
 from portal.api.sources import sources_router
 from portal.api.transactions import transactions_router
 from portal.errors import InputInvalid
@@ -43,6 +44,7 @@ resources = Router(
         sources_router,
         pulls_router,
         signal_schemas_router,
+        source_health_router,
         acceptances_router,
         signals_router,
         exports_router,

@@ -42,6 +42,7 @@ POLICIES: dict[str, JobPolicy] = {
     "expire_bodies": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
     "prune_exports": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
     "tally_signals": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
+    "watch_sources": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "sweep": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
 }
 

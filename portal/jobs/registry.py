@@ -14,7 +14,7 @@ from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
 from portal.rules.jobs import assess_signals, run_replays
-from portal.signals.jobs import expire_bodies, prune_exports, run_batches, tally_signals
+from portal.signals.jobs import expire_bodies, prune_exports, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
 
@@ -24,6 +24,7 @@ JOB_SECONDS = Histogram("portal_job_seconds", "Run time of jobs", ["job"])
 
 EVERY_SECOND = "* * * * * *"
 EVERY_FIVE_SECONDS = "* * * * * */5"
+EVERY_QUARTER_MINUTE = "* * * * * */15"
 EVERY_MINUTE = "* * * * *"
 EVERY_HOUR = "17 * * * *"
 
@@ -59,6 +60,7 @@ WORK: dict[str, Work] = {
         expire_bodies,
         prune_exports,
         tally_signals,
+        watch_sources,
         sweep,
     )
 }
@@ -67,6 +69,7 @@ CRONS = {
     "pull_sources": EVERY_SECOND,
     "sweep": EVERY_FIVE_SECONDS,
     "tally_signals": EVERY_FIVE_SECONDS,
+    "watch_sources": EVERY_QUARTER_MINUTE,
     "expire_actions": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
     "expire_bodies": EVERY_HOUR,

@@ -18,6 +18,7 @@ from portal.jobs.queue import queue_state
 from portal.logging import get_logger
 from portal.ops import readings
 from portal.settings import get_settings
+from portal.signals.health import in_words
 
 log = get_logger(__name__)
 CHECK_SECONDS = 3.0
@@ -150,14 +151,17 @@ def _chain_check(chain: dict[str, Any]) -> Check:
 
 def _source_check(source: dict[str, Any]) -> Check:
     last = source["last_signal_at"]
-    message = f"Last signal at {last:%Y-%m-%d %H:%M:%S} UTC." if last else "No signal has arrived yet."
+    state, message = State.OK, f"Last signal at {last:%Y-%m-%d %H:%M:%S} UTC." if last else "No signal has arrived yet."
     if source["status"] == "paused":
-        message = "Is paused: its deliveries are refused."
+        state, message = State.DEGRADED, "Is paused: its deliveries are refused."
+    elif source["quiet_since"] and source["expected_every_seconds"]:
+        every = in_words(source["expected_every_seconds"])
+        state, message = State.DEGRADED, f"Is quiet: a signal is expected every {every}. {message}"
     return Check(
         name=f"source {source['name']}",
-        state=State.DEGRADED if source["status"] == "paused" else State.OK,
+        state=state,
         message=message,
-        values={"source_id": source["id"], "last_signal_at": last},
+        values={"source_id": source["id"], "last_signal_at": last, "quiet_since": source["quiet_since"]},
     )
 
 

@@ -8,6 +8,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client import Gauge, Histogram, generate_latest
 
+from portal import clock
 from portal.jobs.queue import queue_state
 from portal.logging import get_logger
 from portal.ops import readings
@@ -27,6 +28,10 @@ SIGNALS = Gauge(
     ["status"],
 )
 STAGE_SECONDS = Gauge("portal_stage_seconds", "Time in each stage over the last five minutes", ["stage", "quantile"])
+SOURCE_SILENCE_SECONDS = Gauge(
+    "portal_source_silence_seconds", "Since the last signal of an active source, of at most 500 sources", ["source"]
+)
+SOURCE_QUIET = Gauge("portal_source_quiet", "1 while a source is silent for longer than it should be", ["source"])
 QUEUE_JOBS = Gauge("portal_queue_jobs", "Jobs in the queue by state", ["state"])
 QUEUE_WORKERS = Gauge("portal_queue_workers", "Workers that report to the queue")
 
@@ -76,6 +81,13 @@ async def _read_rows() -> None:
         if row["median"] is not None:
             STAGE_SECONDS.labels(row["stage"], "0.5").set(row["median"])
             STAGE_SECONDS.labels(row["stage"], "0.95").set(row["p95"])
+    SOURCE_SILENCE_SECONDS.clear()
+    SOURCE_QUIET.clear()
+    for row in await readings.read_silences():
+        SOURCE_QUIET.labels(str(row["id"])).set(row["quiet_since"] is not None)
+        if row["last_signal_at"]:
+            silence = (clock.now() - row["last_signal_at"]).total_seconds()
+            SOURCE_SILENCE_SECONDS.labels(str(row["id"])).set(silence)
     await transactions.refresh()
     if queue := await queue_state():
         QUEUE_JOBS.labels("queued").set(queue.queued)

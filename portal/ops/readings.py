@@ -34,11 +34,22 @@ async def read_chains() -> list[dict[str, Any]]:
 async def read_sources(organization_id: UUID) -> list[dict[str, Any]]:
     """Sources of the organisation with the time of the last signal of each."""
     return await run_sql(
-        """SELECT source.id, source.name, source.status, last.received_at AS last_signal_at
+        """SELECT source.id, source.name, source.status, source.quiet_since, source.expected_every_seconds,
+                  last.received_at AS last_signal_at
            FROM source LEFT JOIN LATERAL
              (SELECT received_at FROM signal WHERE signal.source = source.id ORDER BY id DESC LIMIT 1) last ON true
            WHERE source.organization = {} ORDER BY source.name LIMIT 200""",
         organization_id,
+    )
+
+
+async def read_silences() -> list[dict[str, Any]]:
+    """Active sources of all organisations, with the last signal of each; first those that are expected to be heard."""
+    return await run_sql(
+        """SELECT source.id, source.quiet_since, last.received_at AS last_signal_at
+           FROM (SELECT id, quiet_since, expected_every_seconds FROM source WHERE status = 'active'
+                 ORDER BY expected_every_seconds IS NULL, id DESC LIMIT 500) source LEFT JOIN LATERAL
+             (SELECT received_at FROM signal WHERE signal.source = source.id ORDER BY id DESC LIMIT 1) last ON true"""
     )
 
 

@@ -1,6 +1,6 @@
 """Background work on signals. Each is safe to run twice, or at once in two workers."""
 
-from portal.signals import batches, exports, rechecks, retention, tallies
+from portal.signals import batches, exports, rechecks, retention, tallies, watching
 from portal.signals.tables import BatchKind
 
 RUN_SECONDS = 20
@@ -26,3 +26,8 @@ async def prune_exports() -> int:
 async def tally_signals() -> int:
     """Count the signals that have arrived into their hours; how many."""
     return await tallies.tally(seconds=RUN_SECONDS)
+
+
+async def watch_sources() -> int:
+    """Set off the alarms of sources that have gone quiet, and end those that are over; how many."""
+    return await watching.watch_sources()

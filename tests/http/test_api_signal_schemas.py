@@ -1,10 +1,12 @@
-"""Schemas of signals over the API."""
+"""Schemas of signals and the health of sources over the API."""
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
+from portal import clock
 from tests.http.api import key_of, make_source, paths, problem
 from tests.people import Cast
 from tests.stored import store
@@ -118,3 +120,16 @@ async def test_keys_reach_schemas_by_their_scopes(http: httpx.AsyncClient, cast:
     client.key = await key_of(cast.alice, "sources:read", "signals:read")
     assert (await client.send("GET", "schemas")).status_code == 200
     problem(await client.send("PUT", "schema", {}, **{"if-match": "*"}), 403, "forbidden")
+
+
+async def test_the_health_of_a_source_is_told(http: httpx.AsyncClient, cast: Cast) -> None:
+    client = await client_of(http, cast)
+    at = clock.now() - timedelta(hours=2)
+    await store(client.source_id, {}, at=at, skew_ms=-90_000)
+    health = (await client.send("GET", "health")).json()
+    assert health["source_id"] == client.source_id
+    assert health["last_signal_at"] == at.isoformat().replace("+00:00", "Z")
+    assert (health["signals_24h"], health["refused_24h"], health["clock_skew_ms"]) == (1, 0, -90_000)
+    assert [finding["code"] for finding in health["findings"]] == ["clock_skewed"]
+    client.key = await key_of(cast.dave)
+    problem(await client.send("GET", "health"), 404, "not_found")

@@ -20,9 +20,11 @@ from portal.jobs.queue import make_queue, open_doorbell, ring
 from portal.jobs.registry import saq_functions
 from portal.ops import checks
 from portal.settings import Settings, get_settings
+from portal.signals.watching import watch_sources
 from tests.actions import make_stage, settings_chain
 from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database
 from tests.people import Cast
+from tests.stored import store
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +133,32 @@ async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncC
     assert not [name for name in others if name.startswith(("source", "signer"))]
 
 
+async def test_a_quiet_source_is_named_to_its_organisation_and_counted(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    source = await make_source(http, key, name="Shop")
+    at = clock.now() - timedelta(hours=3)
+    await store(source["id"], at=at)
+    await run_sql("UPDATE source SET expected_every_seconds = 600, updated_at = {}", at)
+    assert await watch_sources() == 1
+    answer = await http.get("/health", headers=key)
+    shop = named(answer.json())["source Shop"]
+    assert (answer.status_code, shop["state"]) == (200, "degraded")
+    assert "expected every 10 minutes" in shop["message"]
+    assert f"{at:%Y-%m-%d %H:%M:%S}" in shop["message"]
+    others = (await http.get("/health", headers=await key_of(cast.dave))).text
+    assert "Shop" not in others
+    assert "Shop" not in (await http.get("/health")).text
+    text = (await http.get("/metrics")).text
+    assert f'portal_source_quiet{{source="{source["id"]}"}} 1.0' in text
+    silence = next(line for line in text.splitlines() if line.startswith("portal_source_silence_seconds{"))
+    assert 3 * 3600 <= float(silence.split()[-1]) < 3 * 3600 + 120
+    await store(source["id"])
+    assert await watch_sources() == 1
+    checks._kept.clear()
+    assert named((await http.get("/health", headers=key)).json())["source Shop"]["state"] == "ok"
+    assert f'portal_source_quiet{{source="{source["id"]}"}} 0.0' in (await http.get("/metrics")).text
+
+
 async def test_an_answer_is_kept_briefly(http: httpx.AsyncClient, cast: Cast) -> None:
     key = await key_of(cast.alice)
     first = (await http.get("/health", headers=key)).json()
@@ -166,7 +194,9 @@ async def test_metrics_tell_what_happened(http: httpx.AsyncClient, cast: Cast) -
         "portal_queue_workers",
     ):
         assert f"\n{name}" in text, name
-    assert source["id"] not in text
+    requests = [line for line in text.splitlines() if line.startswith("portal_http_request_seconds")]
+    assert not [line for line in requests if source["id"] in line], "an id in an address is no label"
+    assert f'portal_source_quiet{{source="{source["id"]}"}} 0.0' in text
 
 
 async def test_metrics_are_for_this_machine(http: httpx.AsyncClient) -> None:
