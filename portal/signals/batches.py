@@ -33,6 +33,8 @@ from portal.signals.tables import BatchKind, BatchStatus
 log = get_logger(__name__)
 LEASE = timedelta(seconds=60)
 """Longer than a slice takes; a batch whose worker died goes on after it."""
+SLICE_MILLISECONDS = 20_000
+"""Of one statement of a slice. Longer, and the batch fails: trying again would take as long."""
 MAX_OPEN = 3
 """Batches of one kind that an organisation may have waiting or running."""
 
@@ -98,7 +100,8 @@ async def start(actor: Actor, kind: BatchKind, given: Any, total: int | None) ->
     actor.require(NEEDS[kind])
     if total is not None and total > MOST_COUNTED:
         total = None
-    id, asked = new_id(), msgspec.to_builtins(given)
+    id, asked = new_id(), _stated(msgspec.to_builtins(given))
+    said = {"signals": len(ids)} if (ids := asked.get("signal_ids")) else asked
     async with transaction():
         await run_sql("SELECT pg_advisory_xact_lock(hashtextextended({}, 0))", f"batches:{actor.organization_id}")
         open_ones = await run_sql(
@@ -124,9 +127,16 @@ async def start(actor: Actor, kind: BatchKind, given: Any, total: int | None) ->
             correlation_id(),
             clock.now(),
         )
-        await audit.append(actor, "batch.started", "batch", id, {"kind": kind.value, "total": total, **asked})
+        await audit.append(actor, "batch.started", "batch", id, {"kind": kind.value, "total": total, **said})
     ring(JOBS[kind])
     return await get_batch(actor.organization_id, kind, id)
+
+
+def _stated(given: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not asked for."""
+    return {
+        name: _stated(value) if isinstance(value, dict) else value for name, value in given.items() if value is not None
+    }
 
 
 async def _newest_signal(organization_id: UUID) -> UUID:
@@ -264,10 +274,14 @@ async def _advance(batch: Batch, slicer: Slicer) -> int:
                 batch.claimed_until,
             ):
                 return 0
+            await run_sql(f"SET LOCAL statement_timeout = {SLICE_MILLISECONDS}")
             made = await slicer(batch)
             await _move(batch, made)
     except BatchFailed as error:
         await _fail(batch, str(error))
+        return 0
+    except asyncpg.QueryCanceledError:
+        await _fail(batch, "It takes too long to find these signals. Narrow the filter by since and until.")
         return 0
     except (Unavailable, asyncpg.TransactionRollbackError):
         raise

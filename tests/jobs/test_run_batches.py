@@ -10,10 +10,11 @@ from portal.audit.queries import list_entries
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
 from portal.signals import batches, exports, selections
-from portal.signals.batch_schemas import ExportInput
+from portal.signals.batch_schemas import ExportInput, SignalSelection
 from portal.signals.errors import BatchEnded, TooManyBatches
 from portal.signals.exports import get_export, list_exports, start_export
 from portal.signals.jobs import run_batches
+from portal.signals.queries import list_signals
 from portal.signals.schemas import SignalFilter
 from portal.signals.tables import BatchKind, BatchStatus
 from tests.signals import make_sender
@@ -201,3 +202,29 @@ async def test_what_takes_long_to_count_is_not_counted(cast, sender, monkeypatch
     assert (await get_export(cast.organization_id, export.id)).seconds_left is None
     await run_batches()
     assert (await get_export(cast.organization_id, export.id)).total == SIGNALS
+
+
+async def test_what_takes_too_long_to_find_fails_with_advice(cast, sender, monkeypatch):
+    export = await start_export(cast.alice.actor, ExportInput(format="csv"))
+
+    async def search(batch):
+        await run_sql("SELECT pg_sleep(5)")
+
+    monkeypatch.setattr(batches, "SLICE_MILLISECONDS", 50)
+    await batches.run({BatchKind.EXPORT: search}, seconds=0)
+    failed = await get_export(cast.organization_id, export.id)
+    assert (failed.status, failed.error) == (
+        BatchStatus.FAILED,
+        "It takes too long to find these signals. Narrow the filter by since and until.",
+    )
+
+
+async def test_the_audit_says_what_was_asked_for(cast, sender):
+    await start_export(cast.alice.actor, ExportInput(format="csv", filter=SignalFilter(external_id="d-1")))
+    ids = [item.id for item in (await list_signals(cast.organization_id)).items]
+    await batches.start(cast.alice.actor, BatchKind.REPLAY, SignalSelection(signal_ids=ids), None)
+    entries = (await list_entries(cast.organization_id, kind="batch.started")).items
+    assert [entry.detail for entry in entries] == [
+        {"kind": "replay", "total": None, "signals": SIGNALS},
+        {"kind": "export", "total": 1, "format": "csv", "filter": {"external_id": "d-1"}},
+    ]
