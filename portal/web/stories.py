@@ -47,6 +47,7 @@ class Waiting(msgspec.Struct, frozen=True):
 # kind: (sentence with fields of the entry's detail, icon, tone)
 SENTENCES: dict[str, tuple[str, str, str]] = {
     "signal.received": ("The signal arrived and its signature was verified", "broadcast", "good"),
+    "signal.block_undone": ("The block it was read from is no longer part of the chain", "arrow-back-up", "warn"),
     "signal.assessed": ("The signal was compared with the rules", "git-branch", "good"),
     "action.proposed": ("The action was proposed", "file-text", "calm"),
     "action.simulation_reverted": ("A node tried the call: it would fail", "flask-off", "bad"),

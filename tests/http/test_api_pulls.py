@@ -1,4 +1,4 @@
-"""Pull sources over the API: made by settings, watched, and pulled now."""
+"""Pull sources over HTTP: made by settings, watched, and pulled now."""
 
 from collections.abc import Iterator
 
@@ -8,6 +8,7 @@ import pytest
 from portal.db.engine import run_sql
 from portal.signals.pulls.jobs import pull_sources
 from tests.http.api import key_of, make_source, problem
+from tests.http.test_web_rooms import Visitor
 from tests.people import Cast
 from tests.pulls import Api, Reply, egress_allowed, running_api
 
@@ -110,3 +111,14 @@ async def test_a_source_to_which_is_delivered_is_not_pulled(http: httpx.AsyncCli
     made = await http.post("/api/v1/sources", json=given(api), headers=key)
     delivered = await http.post(f"/api/v1/sources/{made.json()['id']}/signals", json={"type": "forged"})
     problem(delivered, 401, "signature_invalid")
+
+
+async def test_its_pages_can_be_shown(http: httpx.AsyncClient, cast: Cast, api: Api) -> None:
+    made = await http.post("/api/v1/sources", json=given(api), headers=await key_of(cast.alice))
+    await pull_sources()
+    visitor = Visitor(http)
+    await visitor.sign_in(cast.alice)
+    for path, shows in (("sources", "JSON API"), (f"sources/{made.json()['id']}", "Orders"), ("signals", "order.paid")):
+        page = await visitor.get(f"/orgs/acme/{path}")
+        assert page.status_code == 200
+        assert shows in page.text

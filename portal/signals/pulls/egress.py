@@ -129,9 +129,9 @@ async def get_json(url: URL, headers: Mapping[str, str]) -> Answer:
                     return await _read(response, host)
             except aiohttp.ClientConnectorCertificateError as error:
                 raise PullFailed(f"The certificate of {host} is not valid: {error.certificate_error}.") from None
-            except aiohttp.ClientConnectorError as error:
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 if place == len(addresses):
-                    reason = error.strerror or "no connection"
+                    reason = getattr(error, "strerror", None) or f"no connection within {CONNECT_SECONDS} seconds"
                     raise PullFailed(f"{host} cannot be reached: {reason}.") from None
             except TimeoutError:
                 raise PullFailed(f"{host} does not answer within {ANSWER_SECONDS} seconds.") from None
