@@ -22,21 +22,24 @@ from portal.actions.service import (
     change_policy,
     create_policy,
     create_signer,
+    prepare_many,
     propose,
     propose_deployment,
     propose_in_transaction,
     register_contract,
     simulate,
+    store_many,
 )
 from portal.actions.tables import ActionStatus
 from portal.audit.queries import list_entries
+from portal.audit.service import append_many, verify
 from portal.chain.abi import Abi
 from portal.chain.compiler import compile_template
 from portal.chain.queries import get_contract
 from portal.chain.tables import Contract, ContractStatus, Signer, SignerStatus
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import Conflict, Forbidden, InputInvalid, NotFound
+from portal.errors import Conflict, Forbidden, InputInvalid, NotFound, PortalError
 from portal.rules.tables import Rule, RuleVersion
 from tests.actions import ADA, CHAIN, MINT, NOBODY, Stage, make_stage, settings_chain
 from tests.anvil import Anvil
@@ -213,6 +216,48 @@ async def test_a_rule_proposes_once_for_a_signal(stage: Stage) -> None:
     assert await list_action_ids_of_signal(stage.cast.dave.actor.organization_id, signal_id) == []
     entries = await list_entries(stage.cast.organization_id, correlation_id="story-1")
     assert [entry.kind for entry in entries.items] == ["action.proposed"]
+
+
+async def test_many_prepared_together_are_each_what_they_would_be_alone(stage: Stage) -> None:
+    job = system_actor(stage.cast.organization_id, "rule Reward")
+    theirs = system_actor(stage.cast.dave.actor.organization_id, "rule Theirs")
+    auditor = stage.cast.carol.actor
+
+    def call(**more: Any) -> ProposedCall:
+        given: dict[str, Any] = {"contract_id": stage.contract_id, "function": MINT, "policy_id": stage.policy_id}
+        return ProposedCall(**{**given, "arguments": {"to": ADA, "amount": "7"}, **more})
+
+    mixture: list[tuple[Actor, ProposedCall, type[Exception] | None]] = [
+        (job, call(), None),
+        (job, call(contract_id=uuid4()), NotFound),
+        (theirs, call(), NotFound),
+        (job, call(policy_id=uuid4()), NotFound),
+        (job, call(arguments={"to": NOBODY.lower(), "amount": 10**20}), None),
+        (job, call(function="burn(uint256)"), InputInvalid),
+        (job, call(arguments={"to": "ada", "amount": "7"}), InputInvalid),
+        (auditor, call(), Forbidden),
+        (job, call(end_user_id=stage.ada_id, correlation_id="story-9", value_wei=3), None),
+    ]
+    prepared = await prepare_many([(actor, wanted) for actor, wanted, _ in mixture])
+    assert [type(each) if isinstance(each, Exception) else None for each in prepared] == [
+        refusal for _, _, refusal in mixture
+    ]
+    ready = [each for each in prepared if not isinstance(each, PortalError)]
+    async with transaction():
+        together, entries = await store_many(stage.cast.organization_id, ready)
+        await append_many(entries)
+    for each, id in zip(ready, together, strict=True):
+        async with transaction():
+            alone = await propose_in_transaction(job, each.call)
+        assert id
+        assert alone
+        first, second = [await get_action(stage.cast.organization_id, wanted) for wanted in (id, alone)]
+        for field in ("digest", "summary", "arguments", "calldata", "to_address", "value_wei", "end_user_id", "policy"):
+            assert getattr(first, field) == getattr(second, field)
+    assert together == sorted(id for id in together if id)
+    [told] = (await list_entries(stage.cast.organization_id, subject_id=str(together[-1]))).items
+    assert (told.kind, told.actor_label, told.correlation_id) == ("action.proposed", "rule Reward", "story-9")
+    assert await verify(stage.cast.organization_id) is None
 
 
 async def test_a_changed_policy_binds_what_is_proposed_from_then_on(stage: Stage) -> None:
