@@ -24,10 +24,10 @@
     return seconds >= 0 ? "just now" : "in less than a minute";
   }
   function showTimes(scope = document) {
-    for (const time of all("time[data-relative], time[data-clock]", scope)) {
+    for (const time of all("time[data-relative], time[data-clock], time[data-absolute]", scope)) {
       const at = new Date(time.dateTime);
       time.title = absolute.format(at);
-      const text = time.hasAttribute("data-clock") ? hours.format(at) : relative(at);
+      const text = time.hasAttribute("data-clock") ? hours.format(at) : time.hasAttribute("data-absolute") ? time.title : relative(at);
       if (time.textContent !== text) time.textContent = text;
     }
   }
@@ -103,6 +103,9 @@
 
   // A page that takes longer than 200 ms shows it; a button that was pressed is not pressed twice.
   addEventListener("pageshow", () => { root.classList.remove("is-loading"); all(".is-busy").forEach((busy) => busy.classList.remove("is-busy")); });
+  const byReader = (event) => !event.detail.ctx.sourceElement?.closest("[data-live]");
+  document.addEventListener("htmx:before:request", (event) => { if (byReader(event)) root.classList.add("is-loading"); });
+  document.addEventListener("htmx:finally:request", (event) => { if (byReader(event)) root.classList.remove("is-loading"); });
   addEventListener("beforeunload", () => root.classList.add("is-loading"));
   document.addEventListener("submit", (event) => {
     if (event.defaultPrevented) return;
@@ -124,6 +127,44 @@
     if (event.target.closest("[data-print]")) print();
     for (const menu of all("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
   });
+
+  // A moment in a form is the reader's; it travels with its zone. What is left empty does not travel.
+  const local = (at) => new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 16);
+  for (const field of all("input[data-moment]")) if (field.dataset.moment) field.value = local(new Date(field.dataset.moment));
+  document.addEventListener("formdata", (event) => {
+    for (const field of all("input[data-moment]", event.target)) if (field.value) event.formData.set(field.name, new Date(field.value).toISOString());
+    if (event.target.method === "get") for (const [name, value] of [...event.formData]) if (value === "") event.formData.delete(name);
+  });
+
+  // Rows that are ticked, all at once and counted.
+  const ticks = (name) => [...all(`input[name="${name}"]`)].filter((tick) => tick.type === "checkbox");
+  function countTicks() {
+    for (const place of all("[data-ticked-count]")) place.textContent = `${ticks(place.dataset.tickedCount).filter((tick) => tick.checked).length} chosen`;
+    for (const every of all("[data-tick-all]")) {
+      const among = ticks(every.dataset.tickAll);
+      const chosen = among.filter((tick) => tick.checked).length;
+      every.checked = chosen > 0 && chosen === among.length;
+      every.indeterminate = chosen > 0 && chosen < among.length;
+    }
+  }
+  document.addEventListener("change", (event) => {
+    const name = event.target.dataset?.tickAll;
+    if (name) for (const tick of ticks(name)) tick.checked = event.target.checked;
+    countTicks();
+  });
+  document.addEventListener("htmx:after:swap", countTicks);
+  countTicks();
+
+  // What is wrong in a folded tree is unfolded before it is shown.
+  function reveal() {
+    const target = location.hash.startsWith("#wrong-") && document.getElementById(location.hash.slice(1));
+    if (!target) return;
+    for (let place = target; place; place = place.parentElement?.closest("details")) if (place.matches("details")) place.open = true;
+    target.focus({ preventScroll: true });
+    target.scrollIntoView({ block: "center" });
+  }
+  addEventListener("hashchange", reveal);
+  reveal();
 
   // Theme: the same cookie that the server reads, so there is no flash on the next page.
   for (const form of all("form[data-theme-switch]")) {

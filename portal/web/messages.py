@@ -30,5 +30,8 @@ DONE: dict[str, str] = {
     "signer_created": "The signer is being made; its address appears in a moment.",
     "key_revoked": "The API key is revoked.",
     "replayed": "The signal is assessed again.",
+    "delivery_accepted": "The delivery is accepted: this is the signal it became.",
+    "retention_changed": "It is changed. Bodies that are older expire within the hour and do not come back.",
+    "rechecked": "The signal is being checked against the schema of today; this page says what comes of it.",
     "secret_ended": "That secret is no longer accepted.",
 }

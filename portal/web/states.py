@@ -19,6 +19,10 @@ STATES: dict[str, State] = {
     "ignored": State("No rule matched", "minus", "calm"),
     "quarantined": State("Quarantined", "shield-question", "warn"),
     "dead": State("Given up", "skull", "bad"),
+    # Long work over many signals
+    "waiting": State("Waiting", "hourglass", "wait"),
+    "running": State("Under way", "loader-2", "move"),
+    "done": State("Done", "circle-check", "good"),
     # Actions
     "proposed": State("Waits for approval", "clock", "wait"),
     "approved": State("Approved", "check", "move"),
@@ -52,6 +56,8 @@ STATES: dict[str, State] = {
     "degraded": State("Degraded", "alert-triangle", "warn"),
     "down": State("Down", "alert-octagon", "bad"),
 }
+
+SIGNAL_STATES = ("received", "assessed", "ignored", "quarantined", "failed", "dead")
 
 
 def state_of(name: str) -> State:

@@ -34,7 +34,7 @@ class Reader:
         answer = await self.http.get(path, headers={"cookie": f"{COOKIE}={self.token}", **headers})
         return self._keep(answer)
 
-    async def post(self, path: str, **fields: str) -> httpx.Response:
+    async def post(self, path: str, **fields: str | list[str]) -> httpx.Response:
         if self.token:
             fields = {"csrf_token": csrf_token(self.token), **fields}
         answer = await self.http.post(path, data=fields, headers={"cookie": f"{COOKIE}={self.token}"})

@@ -1,5 +1,6 @@
 """The history of signals: searched, counted, drawn by the hour; and one signal with all that came of it."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,37 +16,34 @@ from portal.errors import InputInvalid, PortalError
 from portal.rules import queries as rules
 from portal.rules import service
 from portal.signals import queries as signals
-from portal.signals.schemas import HourCount, SignalFilter, SignalView
+from portal.signals import rechecks, retention, schema_queries
+from portal.signals.batch_schemas import SignalSelection
+from portal.signals.schemas import HourCount, SignalItem, SignalView
+from portal.signals.schemes import SCHEMES
 from portal.transactions import queries as transactions
 from portal.web import stories
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.render import AnyRequest, fragment, query, see_other
+from portal.web.signal_filters import FIELDS, PERIODS, asked_of, source_choices
 from portal.web.states import STATES
 from portal.web.trees import tree_of
 
 READ = {"permission": Permission.SIGNALS_READ}
-PERIODS = {
-    "1h": ("The last hour", timedelta(hours=1)),
-    "24h": ("The last 24 hours", timedelta(hours=24)),
-    "7d": ("The last 7 days", timedelta(days=7)),
-    "30d": ("The last 30 days", timedelta(days=30)),
-}
-FIELDS = ("text", "type", "source_id", "external_id", "correlation_id", "since", "status")
-MAX_TEXT = 200
 SHOWN_LETTERS = 100_000
 BAR_HEIGHT = 60
 ASSESSABLE = ("assessed", "ignored", "failed", "dead")
+MAX_WAITING = 200
+UNSIGNED = {"bearer": "The token is right", "basic": "The name and the password are right"}
+"""Schemes in which a secret is shown instead of used to sign."""
 
 
 @get("/signals", opt=READ)
 async def show_signals(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str | None] = None) -> Response[str]:
     organization = desk.actor.organization_id
-    asked = _asked(request)
-    wanted = _filter(asked)
-    counts = await signals.count_signals_by_status(organization, wanted)
-    status = next((each for each in counts if each == asked.get("status")), None)
-    found = await signals.list_signals(organization, msgspec.structs.replace(wanted, status=status), cursor=cursor)
+    asked = asked_of(request)
+    counts = await signals.count_signals_by_status(organization, asked.filter)
+    found = await signals.list_signals(organization, asked.filter, cursor=cursor)
     choices: list[tuple[str | None, str, int]] = [(None, "All", sum(counts.values()))]
     choices += [(each.value, STATES[each].word, number) for each, number in counts.items()]
     return desk_page(
@@ -54,29 +52,48 @@ async def show_signals(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
         "signals/list.html",
         active="signals",
         signals=found.items,
-        came_of=await actions.list_action_ids_of_signals(organization, [signal.id for signal in found.items]),
+        came_of=await _came_of(organization, found.items),
         choices=choices,
-        status=status,
-        asked=dict.fromkeys(FIELDS, "") | asked,
-        narrowed=bool(asked),
-        newest=(found.items[0].received_at if found.items else clock.now()).isoformat(),
+        asked=dict.fromkeys(FIELDS, "") | asked.values,
+        fixed=asked.fixed,
+        narrowed=bool(asked.values),
+        fresh=_fresh(desk, asked.values, found.items),
         types=[("", "Any type"), *((each, each) for each in await signals.list_signal_types(organization))],
-        sources=[("", "Any source"), *await _sources(organization)],
+        sources=[("", "Any source"), *await source_choices(organization)],
         periods=[("", "Any time"), *((key, word) for key, (word, _) in PERIODS.items())],
-        volume=volume_of(await signals.signals_by_hour(organization, hours=24)),
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
 
 
 @get("/signals/new", opt=READ)
-async def show_new_signals(request: AnyRequest, desk: AtDesk, after: FromQuery[datetime]) -> Response[str]:
-    """How many signals came after the newest one shown; the list itself does not move under its reader."""
-    asked = _asked(request)
-    wanted = msgspec.structs.replace(_filter(asked), since=_just_after(after))
-    counts = await signals.count_signals_by_status(desk.actor.organization_id, wanted)
-    number = sum(count for status, count in counts.items() if asked.get("status") in (None, status))
-    return fragment(request, "signals/_new.html", {"number": number, "href": desk.url("signals") + query(**asked)})
+async def show_new_signals(
+    request: AnyRequest, desk: AtDesk, after: FromQuery[datetime], waiting: FromQuery[str] = ""
+) -> Response[str]:
+    """How many signals came after the newest one shown, and what became of those shown as `waiting`.
+
+    The list itself does not move under its reader.
+    """
+    asked, organization = asked_of(request), desk.actor.organization_id
+    since = max(filter(None, (_just_after(after), asked.filter.since)))
+    counts = await signals.count_signals_by_status(organization, msgspec.structs.replace(asked.filter, since=since))
+    number = sum(count for status, count in counts.items() if asked.filter.status in (None, status))
+    settled = [each for each in await signals.find_signals(organization, _ids(waiting)) if each.status != "received"]
+    context = {
+        "number": f"{number:,}" if number else "",
+        "href": desk.url("signals") + query(**asked.values),
+        "path": desk.url("signals"),
+        "settled": settled,
+        "came_of": await _came_of(organization, settled),
+    }
+    return fragment(request, "signals/_new.html", context)
+
+
+@get("/signals/volume", opt=READ)
+async def show_volume(request: AnyRequest, desk: AtDesk) -> Response[str]:
+    """The chart by the hour, which a page asks for once it is there: counting must not keep the list waiting."""
+    hours = await signals.signals_by_hour(desk.actor.organization_id, hours=24)
+    return fragment(request, "signals/_volume.html", {"volume": volume_of(hours), "path": desk.url("signals")})
 
 
 @get("/signals/{signal_id:uuid}", opt=READ)
@@ -93,6 +110,16 @@ async def assess_again(request: AnyRequest, desk: AtDesk, signal_id: FromPath[UU
     return see_other(desk.url(f"signals/{signal_id}"), done="replayed")
 
 
+@post("/signals/{signal_id:uuid}/recheck", opt={"permission": Permission.SOURCES_WRITE})
+async def check_again(request: AnyRequest, desk: AtDesk, signal_id: FromPath[UUID]) -> Response[Any]:
+    await signals.get_signal(desk.actor.organization_id, signal_id)
+    try:
+        await rechecks.start_recheck(desk.actor, SignalSelection(signal_ids=[signal_id]))
+    except PortalError as error:
+        return await _signal_page(request, desk, signal_id, error)
+    return see_other(desk.url(f"signals/{signal_id}"), done="rechecked")
+
+
 async def _signal_page(
     request: AnyRequest, desk: Desk, signal_id: UUID, error: PortalError | None = None
 ) -> Response[str]:
@@ -100,6 +127,7 @@ async def _signal_page(
     signal = await signals.get_signal(organization, signal_id)
     found = (await actions.list_actions(organization, signal_id=signal_id, limit=200)).items
     sent = await transactions.find_transactions_of_actions(organization, [action.id for action in found])
+    expired = signal.body_expired
     return desk_page(
         request,
         desk,
@@ -107,15 +135,43 @@ async def _signal_page(
         active="signals",
         http_status=error.status if error else 200,
         signal=signal,
+        verdict=verdict_of(signal),
         skew=_skew(signal),
-        tree=tree_of(signal.payload) if signal.payload is not None else None,
+        tree=tree_of(signal.payload, _wrong(signal)) if signal.payload is not None else None,
         raw=(signal.body or "")[:SHOWN_LETTERS],
         raw_is_whole=len(signal.body or "") <= SHOWN_LETTERS,
+        kept_days=(await retention.get_retention(organization)).body_days if expired else None,
+        schema=await schema_queries.get_schema_version(organization, signal.schema_id) if signal.schema_id else None,
         rows=[{"action": action, "state": stories.current_state(action, sent.get(action.id))} for action in found],
         rule_names=await _rule_names(organization, signal),
-        may_assess=signal.status in ASSESSABLE and desk.may("rules:write"),
+        may_replay=signal.status in ASSESSABLE and not expired and desk.may("rules:write"),
+        may_recheck=signal.status == "quarantined" and not expired and desk.may("sources:write"),
         error=error,
     )
+
+
+def _wrong(signal: SignalView) -> dict[str, list[str]]:
+    """What the schema says, by where in the body it says it."""
+    wrong: dict[str, list[str]] = {}
+    for reason in signal.reasons:
+        if reason.path is not None:
+            wrong.setdefault(reason.path, []).append(reason.message)
+    return wrong
+
+
+def verdict_of(signal: SignalView) -> dict[str, str]:
+    """What vouches for the signal, in words: a title, a sentence, an icon."""
+    scheme = SCHEMES.get(signal.scheme)
+    if scheme is None or signal.secret_id is None:
+        text = "The portal asked for it itself, so nobody signed it: what vouches for it is where it was read."
+        return {"title": "Read by the portal", "text": text, "icon": "cloud-download"}
+    if scheme.name in UNSIGNED:
+        return {
+            "title": UNSIGNED[scheme.name],
+            "text": f"{scheme.label}: the body itself is not signed.",
+            "icon": "key",
+        }
+    return {"title": "The signature is right", "text": f"{scheme.label}.", "icon": "shield-check"}
 
 
 def volume_of(hours: list[HourCount]) -> dict[str, Any]:
@@ -126,39 +182,34 @@ def volume_of(hours: list[HourCount]) -> dict[str, Any]:
         return max(2, round(BAR_HEIGHT * count / most)) if count else 0
 
     bars = [
-        {"at": hour.hour, "hour": hour, "height": height(hour.count), "bad": height(hour.troubled)} for hour in hours
+        {
+            "at": hour.hour,
+            "until": hour.hour + timedelta(hours=1),
+            "hour": hour,
+            "height": height(hour.count),
+            "bad": height(hour.troubled),
+        }
+        for hour in hours
     ]
     return {"total": sum(hour.count for hour in hours), "most": most, "bars": bars}
 
 
-def _asked(request: AnyRequest) -> dict[str, str]:
-    """The filters of the address that are not empty."""
-    given = {name: str(request.query_params.get(name, "")).replace("\x00", "").strip() for name in FIELDS}
-    return {name: value for name, value in given.items() if value}
+def _fresh(desk: Desk, values: dict[str, str], shown: Sequence[SignalItem]) -> str:
+    """The address that says what is new since the list was made, for a list of the newest."""
+    after = (shown[0].received_at if shown else clock.now()).isoformat()
+    waiting = ",".join(str(each.id) for each in shown if each.status == "received")
+    return desk.url("signals/new") + query(**values, after=after, waiting=waiting)
 
 
-def _filter(asked: dict[str, str]) -> SignalFilter:
-    """All filters but the state, which the chips choose. Raises `InputInvalid`."""
-    if len(asked.get("text", "")) > MAX_TEXT:
-        raise InputInvalid.at("/text", f"Search for at most {MAX_TEXT} characters.")
+def _ids(text: str) -> list[UUID]:
     try:
-        source_id = UUID(asked["source_id"]) if "source_id" in asked else None
+        return [UUID(each) for each in text.split(",")[:MAX_WAITING] if each]
     except ValueError:
-        raise InputInvalid.at("/source_id", "There is no such source; choose one from the list.") from None
-    period = PERIODS.get(asked.get("since", ""))
-    return SignalFilter(
-        source_id=source_id,
-        type=asked.get("type"),
-        external_id=asked.get("external_id"),
-        correlation_id=asked.get("correlation_id"),
-        text=asked.get("text"),
-        since=clock.now() - period[1] if period else None,
-    )
+        raise InputInvalid.at("/waiting", "These are no ids of signals.") from None
 
 
-async def _sources(organization_id: UUID) -> list[tuple[str, str]]:
-    found = await signals.list_sources(organization_id, limit=200)
-    return [(str(source.id), source.name) for source in found.items]
+async def _came_of(organization_id: UUID, items: Sequence[SignalItem]) -> dict[UUID, list[UUID]]:
+    return await actions.list_action_ids_of_signals(organization_id, [each.id for each in items])
 
 
 def _just_after(moment: datetime) -> datetime:
@@ -183,4 +234,4 @@ async def _rule_names(organization_id: UUID, signal: SignalView) -> dict[UUID, s
     return {id: (await rules.get_rule(organization_id, id)).name for id in ids}
 
 
-handlers = [show_signals, show_new_signals, show_signal, assess_again]
+handlers = [show_signals, show_new_signals, show_volume, show_signal, assess_again, check_again]
