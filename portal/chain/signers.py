@@ -20,6 +20,7 @@ from portal.chain.tables import Signer, SignerPurpose, SignerStatus
 from portal.chain.values import checksum_address
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql
+from portal.db.notices import announce
 from portal.errors import Conflict, NotFound
 from portal.sealing import seal, unseal
 from portal.settings import get_settings
@@ -62,9 +63,11 @@ async def make_pending_keys() -> int:
                 {Signer.address: address, Signer.encrypted_key: sealed, Signer.status: SignerStatus.ACTIVE}
             )
             .where(Signer.id == row["id"], Signer.status == SignerStatus.PENDING)
-            .returning(Signer.id)
+            .returning(Signer.organization)
         )
         made += len(changed)
+        for signer in changed:
+            announce("signer", signer["organization"])
     return made
 
 
