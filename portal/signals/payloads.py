@@ -14,9 +14,15 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl
 
+import msgspec
+
 MAX_DEPTH = 100
 MAX_FIELDS = 1000
 FORM = re.compile(rb"[A-Za-z0-9%+._~*\[\]-]+=[!$-;=?-_a-z~]*")
+EXACT_LENGTH = 16
+"""A fraction of so many characters has at most 15 digits: those a double keeps, whatever they are (DBL_DIG)."""
+SPACES = (b" ", b"\n", b"\t", b"\r")
+NOT_CANONICAL = object()
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -47,10 +53,32 @@ def read_form(body: bytes) -> list[tuple[str, str]] | None:
 
 
 def _parse_json(body: bytes) -> Any:
+    return payload if (payload := _read_canonical(body)) is not NOT_CANONICAL else _read_carefully(body)
+
+
+def _read_canonical(body: bytes) -> Any:
+    """The value of a body that is written as most programs write JSON: without spaces, numbers at their shortest.
+
+    That it comes out the same when it is written again proves that nothing was there twice and nothing was rounded. It
+    takes a fifth of the time of looking at each part. `NOT_CANONICAL` for any other body, readable or not.
+    """
+    first = body.find(b'":')
+    if first >= 0 and body[first + 2 : first + 3] in SPACES:
+        return NOT_CANONICAL
+    try:
+        payload = msgspec.json.decode(body)
+        if msgspec.json.encode(payload) != body:
+            return NOT_CANONICAL
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return NOT_CANONICAL
+    return payload if not _may_be_deep(body) or _is_shallow(payload) else NOT_CANONICAL
+
+
+def _read_carefully(body: bytes) -> Any:
     try:
         payload = DECODER.decode(body.decode())
-        if isinstance(payload, dict | list) and body.count(b"[") + body.count(b"{") > MAX_DEPTH:
-            _check_depth(payload)
+        if _may_be_deep(body) and not _is_shallow(payload):
+            raise PayloadUnreadable(f"The body is nested deeper than {MAX_DEPTH} levels.")
         if SURROGATE.search(body):
             json.dumps(payload, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
@@ -81,6 +109,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _fraction(text: str) -> float | Decimal:
+    if len(text) <= EXACT_LENGTH and "e" not in text and "E" not in text:
+        return float(text)
     exact, rounded = Decimal(text), float(text)
     return rounded if rounded not in (float("inf"), float("-inf")) and Decimal(repr(rounded)) == exact else exact
 
@@ -89,18 +119,22 @@ def _constant(name: str) -> Any:
     raise PayloadUnreadable(f"The body has {name}, which is not a JSON number.")
 
 
-def _check_depth(payload: Any) -> None:
-    level = [payload]
+def _may_be_deep(body: bytes) -> bool:
+    return body.count(b"[") + body.count(b"{") > MAX_DEPTH
+
+
+def _is_shallow(payload: Any) -> bool:
+    level = [payload] if isinstance(payload, dict | list) else []
     for _ in range(MAX_DEPTH):
         level = [
             child
             for value in level
-            for child in (value.values() if isinstance(value, dict) else value)
-            if isinstance(child, dict | list)
+            for child in (value.values() if type(value) is dict else value)
+            if type(child) is dict or type(child) is list
         ]
         if not level:
-            return
-    raise PayloadUnreadable(f"The body is nested deeper than {MAX_DEPTH} levels.")
+            return True
+    return False
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_fraction)

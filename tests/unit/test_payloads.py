@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portal.signals import payloads
 from portal.signals.payloads import MAX_DEPTH, PayloadUnreadable, parse_payload
 
 JSON = st.recursive(
@@ -106,3 +107,34 @@ def test_a_form_is_an_object_of_its_fields(body, value):
 def test_a_form_that_two_readers_could_read_in_two_ways_is_not_read(body):
     with pytest.raises(PayloadUnreadable):
         parse_payload(body)
+
+
+@given(JSON)
+def test_json_without_spaces_is_read_quickly_and_the_same(value):
+    body = json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    quick = payloads._read_canonical(body)
+    if quick is not payloads.NOT_CANONICAL:
+        assert repr(quick) == repr(payloads._read_carefully(body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":1,"a":2}',
+        b'{"a":1,"\\u0061":2}',
+        b'{"a":9007199254740993.0}',
+        b'{"a":0.1000000000000000055}',
+        b'{"a":-0}',
+        b'{"a":1.50}',
+        b'{"a": 1}',
+        b'["\\ud800"]',
+        b"[" * 101 + b"]" * 101,
+    ],
+)
+def test_what_would_come_out_otherwise_is_looked_at_carefully(body):
+    assert payloads._read_canonical(body) is payloads.NOT_CANONICAL
+
+
+def test_a_body_as_a_shop_sends_it_needs_no_careful_look():
+    body = '{"total":"12.50","price":19.95,"wei":115792089237316195423570985008687907853,"name":"Zoë","lines":[{}]}'
+    assert payloads._read_canonical(body.encode()) is not payloads.NOT_CANONICAL
