@@ -1,16 +1,24 @@
 """Pull sources over HTTP: made by settings, watched, and pulled now."""
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from portal.db.engine import run_sql
+from portal.signals.pulls import KINDS
 from portal.signals.pulls.jobs import pull_sources
+from portal.signals.source_input import settings_from
 from tests.http.api import key_of, make_source, problem
 from tests.http.test_web_rooms import Visitor
 from tests.people import Cast
 from tests.pulls import Api, Reply, egress_allowed, running_api
+
+DOCUMENT = Path(__file__).parents[2] / "docs/sources.md"
 
 
 @pytest.fixture
@@ -122,3 +130,18 @@ async def test_its_pages_can_be_shown(http: httpx.AsyncClient, cast: Cast, api: 
         page = await visitor.get(f"/orgs/acme/{path}")
         assert page.status_code == 200
         assert shows in page.text
+
+
+async def test_the_examples_of_the_document_can_be_made(http: httpx.AsyncClient, cast: Cast) -> None:
+    section = DOCUMENT.read_text().split("## Pulling instead of receiving")[1]
+    blocks = [json.loads(text[text.index("{") : text.rindex("}") + 1]) for text in section.split("```")[1::2]]
+    poll, events = blocks
+    made = await http.post("/api/v1/sources", json=poll, headers=await key_of(cast.alice))
+    assert made.status_code == 201, made.text
+    events["settings"]["contract_id"] = str(cast.organization_id)
+    assert settings_from(KINDS["evm_logs"].settings_type, events["settings"])
+    for paging in re.findall(r'`(\{"by":.*?\})`', section):
+        assert settings_from(KINDS["poll"].settings_type, {"url": "https://example.org", "paging": json.loads(paging)})
+    for kind in KINDS.values():
+        for field in msgspec.structs.fields(kind.settings_type):
+            assert f"`{field.encode_name}`" in section

@@ -484,15 +484,25 @@ def _known(asked: dict[str, Any], answer: dict[str, Any], behind: int) -> Any:
     return None if int(asked["params"][0], 16) >= behind else answer["result"]
 
 
-async def test_a_node_of_another_fork_makes_a_delay_and_no_gap(points: Points) -> None:
+@pytest.mark.parametrize("mark", ["the last block", "the block before"])
+async def test_a_node_of_another_fork_makes_a_delay_and_no_gap(points: Points, mark: str) -> None:
+    """What answers for logs knows another block than what answered before, at one of both ends of the range."""
     source = await points.source(from_block=points.head() + 1, confirmations=1)
     points.mint(1)
+    await source.pull()
+    points.mint(2)
+    number = points.head() if mark == "the last block" else points.head() - 1
 
     def twist(asked: list[dict[str, Any]], answers: Answers) -> Answers:
         if not any(each["method"] == "eth_getLogs" for each in asked):
             return answers
+        params = {each["id"]: each["params"] for each in asked}
         return [
-            {**a, "result": [] if isinstance(a["result"], list) else {**a["result"], "hash": "0x" + "ab" * 32}}
+            {**a, "result": []}
+            if isinstance(a["result"], list)
+            else {**a, "result": {**a["result"], "hash": "0x" + "ab" * 32}}
+            if params[a["id"]][0] == hex(number)
+            else a
             for a in answers
         ]
 
@@ -502,7 +512,7 @@ async def test_a_node_of_another_fork_makes_a_delay_and_no_gap(points: Points) -
     assert "changed while" in view.error
     points.between.honest()
     await source.pull()
-    assert await points.amounts(source) == [1]
+    assert await points.amounts(source) == [1, 2]
 
 
 async def test_a_node_that_has_fallen_behind_what_was_read_is_not_believed(points: Points) -> None:

@@ -1,4 +1,4 @@
-"""`poll` against a real HTTP server: every item once, whatever the server does, and never a word to private addresses."""
+"""`poll` against a real HTTP server: every item once, whatever it does, and never a word to private addresses."""
 
 import asyncio
 import gzip
@@ -21,7 +21,8 @@ from portal.signals.errors import SourceNotActive
 from portal.signals.pulls import egress, running
 from portal.signals.pulls.jobs import pull_sources
 from portal.signals.pulls.service import PullInput, get_pull, pull_now
-from portal.signals.service import pause_source, resume_source
+from portal.signals.schemas import SourceChange
+from portal.signals.service import change_source, pause_source, resume_source
 from tests.people import Cast
 from tests.pulls import Api, Asked, Pulled, Reply, egress_allowed, make_certificate, make_pulled, running_api
 
@@ -462,6 +463,36 @@ async def test_what_is_fetched_while_the_source_is_paused_is_not_stored(cast: Ca
     await resume_source(cast.alice.actor, source.id)
     await pull_sources()
     assert await source.ids() == ["1"], "nothing is lost, and nobody waits for the end of a claim"
+
+
+async def test_what_is_fetched_by_old_settings_does_not_move_the_new_position(cast: Cast, api: Api) -> None:
+    api.say = lambda asked: Reply({"data": [], "next": "old"}, wait_seconds=1 if asked.path == "/orders" else 0)
+    source = await make_poll(cast, api, paging={"by": "cursor", "next": "/next"})
+    job = asyncio.create_task(pull_sources())
+    await asyncio.sleep(0.3)
+    settings = {"url": f"{api.url}/others", "paging": {"by": "cursor", "next": "/next"}}
+    change = SourceChange(name="Others", body_cap_bytes=65536, settings=settings)
+    await change_source(cast.alice.actor, source.id, change)
+    await job
+    assert api.asked[1].path == "/others"
+    assert api.asked[1].query == {}, "a cursor of the old list means nothing to the new one"
+
+
+async def test_at_most_eight_sources_are_pulled_at_once(cast: Cast, api: Api) -> None:
+    now, most = 0, 0
+
+    def say(_: Asked) -> Reply:
+        nonlocal now, most
+        now, most = now + 1, max(most, now + 1)
+        time.sleep(0.2)
+        now -= 1
+        return Reply({"data": orders(1)})
+
+    api.say = say
+    sources = [await make_poll(cast, api) for _ in range(12)]
+    assert await pull_sources() == 12
+    assert 4 < most <= 8
+    assert [await source.ids() for source in sources] == [["1"]] * 12
 
 
 async def test_workers_at_once_pull_a_source_once(cast: Cast, api: Api) -> None:

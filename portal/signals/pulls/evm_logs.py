@@ -101,7 +101,7 @@ async def fetch(claim: Claim, position: Position) -> Step:
             start = head.number + 1
             return Step(facts=[], position={"first": start, "next": start}, more=False)
         if undone := await _find_undone(place.node, position):
-            return await _step_back(claim, position, *undone)
+            return await _step_back(place, claim, position, *undone)
         if target < position["next"]:
             return Step(facts=[], position=position, more=False)
         return await _read_range(place, claim, position, target)
@@ -142,11 +142,11 @@ async def _find_undone(node: Node, position: Position) -> tuple[list[list[Any]],
     return kept, block
 
 
-async def _step_back(claim: Claim, position: Position, kept: list[list[Any]], canonical: Block) -> Step:
+async def _step_back(place: Place, claim: Claim, position: Position, kept: list[list[Any]], canonical: Block) -> Step:
     """Read again from the last common block on. What comes again is stored already and not stored twice."""
     again = kept[-1][0] + 1 if kept else position["first"]
     undone_number, undone_hash = position["checkpoints"][-1]
-    signals = await _signals_since(claim.source_id, again)
+    signals = await _signals_since(claim.source_id, place, again)
     return Step(
         facts=[],
         position={
@@ -169,10 +169,12 @@ async def _step_back(claim: Claim, position: Position, kept: list[list[Any]], ca
 class Told(msgspec.Struct, frozen=True):
     """What matters here of the body of a signal."""
 
+    chain_id: int
+    address: str
     block_number: int
 
 
-async def _signals_since(source_id: UUID, block_number: int) -> list[UUID]:
+async def _signals_since(source_id: UUID, place: Place, block_number: int) -> list[UUID]:
     """The newest signals that were read from this block on, at most 100."""
     rows = await run_sql(
         "SELECT id, body FROM signal WHERE source = {} AND body IS NOT NULL ORDER BY id DESC LIMIT {}",
@@ -180,7 +182,10 @@ async def _signals_since(source_id: UUID, block_number: int) -> list[UUID]:
         10 * LISTED,
     )
     told = [(row["id"], msgspec.json.decode(bytes(row["body"]), type=Told)) for row in rows]
-    return [id for id, fact in told if fact.block_number >= block_number][:LISTED]
+    here = (place.contract.chain_id, place.address)  # the source may have read another contract before
+    return [id for id, fact in told if (fact.chain_id, fact.address) == here and fact.block_number >= block_number][
+        :LISTED
+    ]
 
 
 async def _read_range(place: Place, claim: Claim, position: Position, target: int) -> Step:

@@ -89,8 +89,12 @@ async def check(_organization_id: UUID, settings: PollSettings) -> None:
 
 def check_secret(secret: str, _settings: Any = None) -> str:
     """What a header can hold. Raises `InputInvalid` at `/secret`."""
-    if not 1 <= len(secret) <= LONGEST_SECRET or not all("!" <= character <= "~" for character in secret):
-        raise InputInvalid.at("/secret", f"The secret must have 1 to {LONGEST_SECRET} visible ASCII characters.")
+    printable = secret.isascii() and secret.isprintable() and secret == secret.strip()
+    if not printable or not 1 <= len(secret) <= LONGEST_SECRET:
+        raise InputInvalid.at(
+            "/secret",
+            f"The secret must have 1 to {LONGEST_SECRET} printable ASCII characters, and no space around them.",
+        )
     return secret
 
 
