@@ -93,7 +93,7 @@ def check_secret(secret: str, _settings: Any = None) -> str:
     if not printable or not 1 <= len(secret) <= LONGEST_SECRET:
         raise InputInvalid.at(
             "/secret",
-            f"The secret must have 1 to {LONGEST_SECRET} printable ASCII characters, and no space around them.",
+            f"The secret must have 1 to {LONGEST_SECRET} printable ASCII characters, none a space at its ends.",
         )
     return secret
 
