@@ -133,6 +133,8 @@ def check_headers(headers: Headers) -> None:
 
 
 def _check_single(headers: Headers, names: frozenset[bytes]) -> None:
+    if len(dict(headers)) == len(headers):
+        return
     seen: set[bytes] = set()
     for name, _ in headers:
         if name in names and name in seen:
