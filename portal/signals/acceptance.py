@@ -55,6 +55,18 @@ class StillRefused(msgspec.Struct, frozen=True):
     reason: str
 
 
+class CauseView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a source refused for one cause and nobody has accepted since, of what is kept."""
+
+    cause: str
+    number: int
+    acceptable: int
+    """Of those, kept whole, so that they can be tried again."""
+    last_at: datetime
+    last_id: UUID
+    last_detail: str
+
+
 class Acceptances(msgspec.Struct, frozen=True, kw_only=True):
     """What became of up to 100 refused deliveries."""
 
@@ -80,6 +92,20 @@ async def get_rejected(organization_id: UUID, rejected_id: UUID) -> RejectedDeta
     return RejectedDetail(
         **{**row, "body": body}, acceptable=row["body"] is not None and sealed and row["accepted_as"] is None
     )
+
+
+async def list_causes(organization_id: UUID, source_id: UUID) -> list[CauseView]:
+    """Why deliveries to a source were refused, the cause of the newest first."""
+    rows = await run_sql(
+        """SELECT cause, count(*) AS number, count(*) FILTER (WHERE headers IS NOT NULL) AS acceptable,
+                  max(received_at) AS last_at, (array_agg(id ORDER BY id DESC))[1] AS last_id,
+                  (array_agg(detail ORDER BY id DESC))[1] AS last_detail
+           FROM rejected_delivery WHERE source = {} AND organization = {} AND accepted_as IS NULL
+           GROUP BY cause ORDER BY last_id DESC""",
+        source_id,
+        organization_id,
+    )
+    return [CauseView(**row) for row in rows]
 
 
 async def accept_rejected(actor: Actor, rejected_id: UUID) -> Receipt:

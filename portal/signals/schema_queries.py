@@ -8,8 +8,11 @@ import msgspec
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import InputInvalid, NotFound
-from portal.signals.schema_views import SignalSchemaView
+from portal.signals.schema_views import SignalSchemaView, TypeView
 from portal.signals.schemes import TYPE
+
+NEWEST = 5000
+"""Signals of a source that its types are counted in."""
 
 VIEW = """
     SELECT v.id, v.source AS source_id, v.type, v.number, v.schema, person.email AS created_by, v.created_at,
@@ -27,6 +30,28 @@ async def list_schemas(organization_id: UUID, source_id: UUID) -> list[SignalSch
         source_id,
     )
     return [_view(row) for row in rows]
+
+
+async def list_types(organization_id: UUID, source_id: UUID) -> list[TypeView]:
+    """The types of a source's newest 5,000 signals, and those that have a schema; the most frequent first."""
+    rows = await run_sql(
+        f"""SELECT type, count(*) AS signals, max(received_at) AS last_at FROM (
+                SELECT g.type, g.received_at FROM signal g
+                WHERE g.source = (SELECT id FROM source WHERE id = {{}} AND organization = {{}})
+                ORDER BY g.id DESC LIMIT {NEWEST}) newest GROUP BY type""",  # noqa: S608
+        source_id,
+        organization_id,
+    )
+    in_force = {schema.type: schema for schema in await list_schemas(organization_id, source_id)}
+    found = [TypeView(**row, schema_number=_number_of(in_force.pop(row["type"], None))) for row in rows]
+    found += [
+        TypeView(type=schema.type, signals=0, last_at=None, schema_number=schema.number) for schema in in_force.values()
+    ]
+    return sorted(found, key=lambda each: (-each.signals, each.type))
+
+
+def _number_of(schema: SignalSchemaView | None) -> int | None:
+    return schema.number if schema else None
 
 
 async def find_schema(organization_id: UUID, source_id: UUID, type: str) -> SignalSchemaView | None:

@@ -26,6 +26,18 @@ class SignalSchemaView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+class TypeView(msgspec.Struct, frozen=True, kw_only=True):
+    """A type of a source's signals."""
+
+    type: str
+    signals: int
+    """Of the source's newest 5,000."""
+    last_at: datetime | None
+    """When the last of those came."""
+    schema_number: int | None
+    """The version of its schema that is in force; None where it has none."""
+
+
 class SchemaProposal(msgspec.Struct, frozen=True, kw_only=True):
     """A schema that all signals it was inferred from pass. Nothing is stored."""
 

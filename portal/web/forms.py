@@ -1,7 +1,8 @@
 """Reads posted forms into the input Structs that services take; what is wrong is said at its field."""
 
 import re
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -10,16 +11,18 @@ from portal.web.render import AnyRequest
 
 T = TypeVar("T", bound=msgspec.Struct)
 OURS = ("csrf_token", "next")
+AS_TYPED = re.compile(r"password|^settings/(prefix|signed)$")
+"""Fields in which a space at the end means something."""
 AT = re.compile(r" - at `\$\.?([^`]*)`")
 BOUND = re.compile(r"Expected (?:int|str)(?P<length> of length)? (?P<side><=|>=) (?P<number>\d+)")
 MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
 async def read_values(request: AnyRequest) -> dict[str, str]:
-    """The form's text fields, without surrounding white space, except passwords; files are not taken."""
+    """The form's text fields, without surrounding white space where it means nothing; files are not taken."""
     form = await request.form()
     return {
-        name: value if "password" in name else value.replace("\x00", "").strip()
+        name: value if AS_TYPED.search(name) else value.replace("\x00", "").strip()
         for name, value in form.items()
         if isinstance(value, str)
     }
@@ -31,7 +34,7 @@ async def read_list(request: AnyRequest, name: str) -> list[str]:
     return [value.replace("\x00", "") for value in form.getall(name, []) if isinstance(value, str)]
 
 
-def to_input(values: dict[str, str], kind: type[T]) -> T:
+def to_input(values: Mapping[str, Any], kind: type[T]) -> T:
     """The values as `kind`, empty optional fields left out. Raises `InputInvalid` that names the field."""
     given = {name: value for name, value in values.items() if name not in OURS and value != ""}
     try:
