@@ -335,20 +335,21 @@ async def test_a_reorganisation_of_what_was_read_is_found_and_read_again(
     monkeypatch.setattr(evm_logs, "MOST_BLOCKS", 1)
     first = points.head() + 1
     source = await points.source(from_block=first, confirmations=2)
-    _, moves, _ = points.mint(10, 20, 30)
+    _, _, moves = points.mint(10, 20, 30)
     points.node.mine(1)
     await source.pull()
     assert await points.amounts(source) == [10, 20, 30]
     before = await source.signals()
 
-    # The blocks of 20 and 30 are undone; 20 is mined again one block later, 30 never, and 40 is new.
-    points.node.rpc("anvil_reorg", 3, [[moves, 1]])
+    # The blocks of 20 and 30 are undone: 25 takes the place of 20, and 30 is mined again one block later.
+    nonce = int(points.node.rpc("eth_getTransactionCount", points.owner, "latest"), 16)
+    points.node.rpc("anvil_reorg", 3, [[points.sign_mint(25, nonce=nonce - 2), 0], [moves, 2]])
     assert points.head() == first + 3
     points.mint(40)
     points.node.mine(2)
     view = await source.pull()
 
-    assert await points.amounts(source) == [10, 20, 30, 40], "each once"
+    assert await points.amounts(source) == [10, 20, 30, 25, 40], "each once"
     assert (await source.signals())[:3] == before, "what was received stays as it was"
     assert (view.failures, view.error) == (0, None)
     assert f"A reorganisation undid blocks from {first + 1} on" in view.position
@@ -362,7 +363,7 @@ async def test_a_reorganisation_of_what_was_read_is_found_and_read_again(
     points.mint(50)
     points.node.mine(1)
     await source.pull()
-    assert await points.amounts(source) == [10, 20, 30, 40, 50], "and it goes on"
+    assert await points.amounts(source) == [10, 20, 30, 25, 40, 50], "and it goes on"
 
 
 async def test_a_transaction_with_another_result_after_a_reorganisation_is_another_fact(points: Points) -> None:
@@ -382,6 +383,18 @@ async def test_a_transaction_with_another_result_after_a_reorganisation_is_anoth
     await source.pull()
     again = [s for s in await source.signals() if s["payload"]["transaction_hash"] == hash]
     assert [s["payload"]["arguments"]["value"] for s in again] == ["1", "2"]
+
+
+async def test_equal_events_of_one_transaction_are_each_a_fact(points: Points) -> None:
+    source = await points.source(from_block=points.head() + 1, confirmations=1)
+    points.mint(1)
+
+    def twice(_params: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "result": [{**log, "logIndex": hex(n)} for log in answer["result"] for n in (0, 1)]}
+
+    points.between.twist_method("eth_getLogs", twice)
+    await source.pull()
+    assert [signal["payload"]["log_index"] for signal in await source.signals()] == [0, 1]
 
 
 async def test_a_reorganisation_deeper_than_anything_remembered_starts_over(
@@ -536,6 +549,7 @@ async def test_a_node_that_has_fallen_behind_what_was_read_is_not_believed(point
         {"address": "0x" + "11" * 20},
         {"topics": ["0x" + "22" * 32]},
         {"blockNumber": hex(10**9)},
+        {"blockHash": "0x" + "33" * 32},
         {"removed": True},
         {"data": None},
     ],

@@ -478,6 +478,30 @@ async def test_what_is_fetched_by_old_settings_does_not_move_the_new_position(ca
     assert api.asked[1].query == {}, "a cursor of the old list means nothing to the new one"
 
 
+async def test_what_is_fetched_does_not_undo_a_new_beginning(cast: Cast, api: Api) -> None:
+    api.say = lambda _: Reply({"data": [], "next": "further"}, wait_seconds=1)
+    source = await make_poll(cast, api, paging={"by": "cursor", "next": "/next"})
+    await run_sql("""UPDATE pull SET position = '{{"cursor": "there"}}'""")
+    job = asyncio.create_task(pull_sources())
+    await asyncio.sleep(0.3)
+    await pull_now(cast.alice.actor, source.id, PullInput(from_start=True))
+    await job
+    assert [asked.query.get("cursor") for asked in api.asked[:3]] == ["there", None, "further"]
+
+
+async def test_a_new_interval_counts_at_once(cast: Cast, api: Api) -> None:
+    api.say = lambda _: Reply({"data": []}, wait_seconds=1)
+    source = await make_poll(cast, api, interval_seconds=86400)
+    job = asyncio.create_task(pull_sources())
+    await asyncio.sleep(0.3)
+    settings = {"url": f"{api.url}/orders", "items": "/data", "id": "/id", "interval_seconds": 5}
+    await change_source(
+        cast.alice.actor, source.id, SourceChange(name="Orders", body_cap_bytes=65536, settings=settings)
+    )
+    await job
+    assert (await source.view()).due_at < clock.now() + timedelta(seconds=10)
+
+
 async def test_at_most_eight_sources_are_pulled_at_once(cast: Cast, api: Api) -> None:
     now, most = 0, 0
 
