@@ -78,6 +78,7 @@
     flash.replaceChildren(alert);
   });
 
+  const byReader = (event) => !event.detail.ctx.sourceElement?.closest("[data-live]");
   // Changes are told by a stream. Where the session has ended, say so and let be what is typed here.
   const ended = () => document.getElementById("session-ended");
   function sessionEnded() {
@@ -94,8 +95,10 @@
     alert.append("Your session has ended, so this page no longer shows what changes. ", link, " in a new tab; what you typed here stays.");
     flash.replaceChildren(alert);
   }
-  document.addEventListener("htmx:response:error", (event) => {
-    if (event.detail.ctx.response.status === 401 && event.target.closest?.("[data-background]")) sessionEnded();
+  document.addEventListener("htmx:after:request", (event) => {
+    if (event.detail.ctx.response.status !== 401 || byReader(event)) return;
+    event.preventDefault(); // which would lead to the sign-in, away from what is typed
+    sessionEnded();
   });
   document.addEventListener("htmx:sse:error", (event) => { if (event.detail.status === 401) sessionEnded(); });
   document.addEventListener("htmx:sse:before:connection", (event) => { if (ended() && event.detail.connection.attempt > 0) event.preventDefault(); });
@@ -103,7 +106,6 @@
 
   // A page that takes longer than 200 ms shows it; a button that was pressed is not pressed twice.
   addEventListener("pageshow", () => { root.classList.remove("is-loading"); all(".is-busy").forEach((busy) => busy.classList.remove("is-busy")); });
-  const byReader = (event) => !event.detail.ctx.sourceElement?.closest("[data-live]");
   document.addEventListener("htmx:before:request", (event) => { if (byReader(event)) root.classList.add("is-loading"); });
   document.addEventListener("htmx:finally:request", (event) => { if (byReader(event)) root.classList.remove("is-loading"); });
   addEventListener("beforeunload", () => root.classList.add("is-loading"));

@@ -23,7 +23,7 @@ AnyRequest = Request[Any, Any, Any]
 ICONS = ROOT / "node_modules" / "@tabler" / "icons" / "icons" / "outline"
 THEMES = ("light", "dark")
 BACKGROUND = "x-background"
-"""Header of what a page asks without its reader: it keeps no session alive and leads nobody away from their typing."""
+"""Header of what every page asks by itself, however long it is open: it keeps no session alive."""
 NEARLY = 1.01
 UNITS = ((31_536_000, "year"), (2_592_000, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"))
 
@@ -210,8 +210,9 @@ def _to_login(request: AnyRequest) -> Response[Any]:
     ended = ("session_ended" if reading else "session_ended_unsaved") if request.cookies.get(COOKIE) else None
     path = f"/login{query(next=None if asked == '/' else asked, done=ended)}"
     if is_htmx(request):
-        leading = {} if BACKGROUND in request.headers else {"HX-Redirect": path}
-        return Response("", status_code=401, media_type=MediaType.HTML, headers={**leading, "Vary": "HX-Request"})
+        return Response(
+            "", status_code=401, media_type=MediaType.HTML, headers={"HX-Redirect": path, "Vary": "HX-Request"}
+        )
     return Redirect(path, status_code=303)
 
 

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -39,3 +40,14 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
         yield browser
         await browser.close()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def member(stack: Stack, browser: Browser) -> dict[str, Any]:
+    """The cookies of a signed-in owner: one sign-in for all tests, since a code works once."""
+    from tests.browser.test_whole_way import Member
+
+    page = await Member(stack, 0).sign_in(browser)
+    state = await page.context.storage_state()
+    await page.context.close()
+    return dict(state)

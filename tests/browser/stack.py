@@ -1,6 +1,7 @@
 """The whole portal as `make up` starts it, in processes of its own, for tests that look at it from outside."""
 
 import contextlib
+import hmac
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pyotp
@@ -73,13 +75,41 @@ class Stack:
         answer.raise_for_status()
         return answer.json()
 
-    def api_post(self, path: str) -> Any:
-        """POST without a body, with the quickstart's API key."""
-        answer = httpx.post(
-            f"{self.base_url}/api/v1/{path}", headers={"Authorization": f"Bearer {self.example['api_key']}"}, timeout=10
-        )
+    def api_post(self, path: str, body: Any = None) -> Any:
+        """POST with the quickstart's API key."""
+        return self._send("POST", path, body)
+
+    def api_put(self, path: str, body: Any) -> Any:
+        """PUT with the quickstart's API key, whatever was there."""
+        return self._send("PUT", path, body)
+
+    def _send(self, method: str, path: str, body: Any) -> Any:
+        headers = {"Authorization": f"Bearer {self.example['api_key']}", "If-Match": "*"}
+        given = {} if body is None else {"json": body}
+        answer = httpx.request(method, f"{self.base_url}/api/v1/{path}", headers=headers, timeout=10, **given)
         answer.raise_for_status()
         return answer.json()
+
+    def deliver(self, payload: Any, *, event: str, secret: str | None = None) -> httpx.Response:
+        """One delivery to the quickstart's source, signed as GitHub signs."""
+        source, body = self.example["source"], json.dumps(payload).encode()
+        signature = hmac.digest((secret or source["secret"]).encode(), body, "sha256").hex()
+        headers = {
+            "content-type": "application/json",
+            "x-github-event": event,
+            "x-github-delivery": str(uuid4()),
+            "x-hub-signature-256": f"sha256={signature}",
+        }
+        return httpx.post(source["url"], content=body, headers=headers, timeout=10)
+
+    def web_process(self) -> int:
+        """The process id of the web server that `portal up` runs now."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                status, command = (folder / "status").read_text(), (folder / "cmdline").read_bytes().split(b"\0")
+                if f"PPid:\t{self.process.pid}\n" in status and b"web" in command:
+                    return int(folder.name)
+        raise AssertionError("there is no web process")
 
     def balance(self, address: str) -> int:
         """What `address` owns of the quickstart's contract, asked of the chain itself."""

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from playwright.async_api import Browser, Page
 
 from tests.browser.stack import ROOT, Stack
-from tests.browser.test_whole_way import Member
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
 
@@ -25,15 +23,6 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "has_touch": True},
 }
-
-
-@pytest_asyncio.fixture(scope="session")
-async def member(stack: Stack, browser: Browser) -> dict[str, Any]:
-    """The cookies of a signed-in owner: one sign-in for all looks, since a code works once."""
-    page = await Member(stack, 0).sign_in(browser)
-    state = await page.context.storage_state()
-    await page.context.close()
-    return dict(state)
 
 
 def pages_of_a_member(stack: Stack) -> dict[str, str]:
@@ -60,7 +49,28 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
     pages |= {name: f"{desk}/{name}" for name in lists}
     pages |= {f"{name}-detail": f"{desk}/{name}/{id}" for name, id in ids.items()}
     pages |= {f"{name}-new": f"{desk}/{name}/new" for name in ("sources", "rules")}
+    pages |= {f"signals-{name}": f"{desk}/signals/{name}" for name in ("refused", "exports", "replays", "rechecks")}
+    pages |= {f"signals-{name}-new": f"{desk}/signals/{name}/new" for name in ("exports", "replays", "rechecks")}
+    pages |= {"signals-retention": f"{desk}/signals/retention", **signals_in_trouble(stack, desk)}
     return pages
+
+
+def signals_in_trouble(stack: Stack, desk: str) -> dict[str, str]:
+    """A signal that fails its schema, a delivery that was refused, and work over signals, on their own pages."""
+    source = stack.example["source"]["id"]
+    schema = {"type": "object", "required": ["customer"], "properties": {"lines": {"items": {"type": "number"}}}}
+    stack.api_put(f"sources/{source}/schema?type=order", schema)
+    id = stack.deliver({"lines": [1, "two", 3], "note": "x" * 200}, event="order").json()["signal_id"]
+    stack.deliver({"half": 1}, event="order", secret="another")
+    refused = stack.api(f"sources/{source}/rejected-deliveries")["items"][0]["id"]
+    export = stack.api_post("exports", {"format": "csv", "filter": {"type": "order"}})["id"]
+    replay = stack.api_post("replays", {"filter": {"type": "order"}})["id"]
+    return {
+        "signals-quarantined": f"{desk}/signals/{id}",
+        "signals-refused-detail": f"{desk}/signals/refused/{refused}",
+        "signals-export": f"{desk}/signals/exports/{export}",
+        "signals-replay": f"{desk}/signals/replays/{replay}",
+    }
 
 
 class Visit:

@@ -19,7 +19,7 @@ from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_list, read_values, to_input
 from portal.web.render import AnyRequest, duration, see_other
-from portal.web.signal_filters import PERIODS, Asked, asked_in, asked_of, selection_of
+from portal.web.signal_filters import Asked, asked_in, asked_of, selection_of
 from portal.web.states import STATES
 
 READ_EXPORTS = {"permission": Permission.SIGNALS_READ}
@@ -245,8 +245,6 @@ async def _chosen(desk: Desk, asked: Asked) -> list[tuple[str, str]]:
         chosen.append(("Source", source.name))
     if asked.filter.status:
         chosen.append(("State", STATES[asked.filter.status].word))
-    if "period" in values and "since" not in values and values["period"] in PERIODS:
-        chosen.append(("Received", PERIODS[values["period"]][0]))
     return chosen
 
 

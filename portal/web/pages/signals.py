@@ -61,6 +61,7 @@ async def show_signals(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
         types=[("", "Any type"), *((each, each) for each in await signals.list_signal_types(organization))],
         sources=[("", "Any source"), *await source_choices(organization)],
         periods=[("", "Any time"), *((key, word) for key, (word, _) in PERIODS.items())],
+        kept_days=(await retention.get_retention(organization)).body_days,
         next_cursor=found.next_cursor,
         cursor=cursor,
     )

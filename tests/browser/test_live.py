@@ -1,0 +1,225 @@
+"""What changes shows by itself on an open page, after cuts and restarts too, and nothing moves under its reader."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, Page, expect
+
+from tests.browser.stack import Stack
+from tests.browser.test_whole_way import Member
+
+pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+SOON_MS = 2000
+"""By polling alone it would take a minute."""
+
+
+class Wire:
+    """A proxy between the browser and the portal, whose connections can be cut."""
+
+    def __init__(self, port: int) -> None:
+        self.upstream = port
+        self.cut = False
+        self.open: set[asyncio.StreamWriter] = set()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.cut:
+            writer.close()
+            return
+        with suppress(OSError):
+            back, forth = await asyncio.open_connection("127.0.0.1", self.upstream)
+            both = {writer, forth}
+            self.open |= both
+            await asyncio.gather(self._pump(reader, forth), self._pump(back, writer))
+            self.open -= both
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while piece := await source.read(65536):
+                sink.write(piece)
+                await sink.drain()
+        sink.close()
+
+    def cut_all(self) -> None:
+        self.cut = True
+        for writer in self.open:
+            writer.transport.abort()
+
+
+@pytest_asyncio.fixture
+async def wire(stack: Stack) -> AsyncIterator[tuple[Wire, str]]:
+    wire = Wire(stack.port)
+    server = await asyncio.start_server(wire.carry, "127.0.0.1", 0)
+    yield wire, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server.close()
+    wire.cut_all()
+
+
+@asynccontextmanager
+async def opened(browser: Browser, state: dict[str, Any], base_url: str, path: str) -> AsyncIterator[Page]:
+    """The page, once its stream is open."""
+    context = await browser.new_context(base_url=base_url, storage_state=state)
+    page = await context.new_page()
+    async with page.expect_response(re.compile("/live")) as stream:
+        await page.goto(path)
+    assert (await stream.value).status == 200
+    await page.wait_for_timeout(200)
+    yield page
+    await context.close()
+
+
+def history(stack: Stack) -> str:
+    return f"/orgs/{stack.example['organization']['slug']}/signals"
+
+
+async def deliver(stack: Stack, payload: Any, event: str, **more: Any) -> httpx.Response:
+    return await asyncio.to_thread(stack.deliver, payload, event=event, **more)
+
+
+async def test_a_new_signal_is_announced_and_shown_where_it_is_asked_for(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    await deliver(stack, {"n": 0}, "live")
+    async with opened(browser, member, stack.base_url, f"{history(stack)}?type=live") as page:
+        first = page.locator("tbody tr").first
+        shown, place = await page.locator("tbody tr").count(), await first.bounding_box()
+        await deliver(stack, {"n": 1}, "live")
+        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=SOON_MS)
+        assert await first.bounding_box() == place, "nothing moves under its reader"
+        await deliver(stack, {"n": 2}, "live")
+        await deliver(stack, {"n": 2}, "elsewhere")
+        await expect(page.locator("#new-signals")).to_have_text("2 new", timeout=SOON_MS)
+        assert await page.locator("tbody tr").count() == shown
+        await page.get_by_text("2 new").click()
+        await expect(page.locator("tbody tr")).to_have_count(shown + 2)
+        await expect(page.locator("#new-signals")).to_be_empty()
+        await deliver(stack, {"n": 3}, "live")
+        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=SOON_MS)
+
+
+async def test_what_happened_while_the_connection_was_cut_is_shown(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+    wire: tuple[Wire, str],
+) -> None:
+    cable, url = wire
+    async with opened(browser, member, url, f"{history(stack)}?type=cut") as page:
+        cable.cut_all()
+        await deliver(stack, {"n": 1}, "cut")
+        await asyncio.sleep(1)
+        await expect(page.locator("#new-signals")).to_be_empty()
+        cable.cut = False
+        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=15_000)
+        await deliver(stack, {"n": 2}, "cut")
+        await expect(page.locator("#new-signals")).to_have_text("2 new", timeout=SOON_MS)
+
+
+async def test_a_restart_does_not_wait_for_open_pages_and_they_go_on(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    async with opened(browser, member, stack.base_url, f"{history(stack)}?type=restart") as page:
+        web = stack.web_process()
+        began = time.monotonic()
+        os.kill(web, signal.SIGTERM)
+        while os.path.exists(f"/proc/{web}"):  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.05)
+        assert time.monotonic() - began < 5, "uvicorn alone would wait its whole grace for the stream"
+        await asyncio.to_thread(until_ready, stack)
+        await deliver(stack, {"n": 1}, "restart")
+        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=15_000)
+
+
+def until_ready(stack: Stack) -> None:
+    for _ in range(300):
+        if stack._is_ready():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the web server did not come back")
+
+
+async def test_the_list_narrows_as_one_types(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    await deliver(stack, {"word": "haystack"}, "typed")
+    await deliver(stack, {"word": "needleworthy"}, "typed")
+    async with opened(browser, member, stack.base_url, f"{history(stack)}?type=typed") as page:
+        await expect(page.locator("tbody tr")).to_have_count(2)
+        await page.keyboard.press("/")
+        await page.keyboard.type("needleworthy")
+        await expect(page.locator("tbody tr")).to_have_count(1)
+        assert await page.locator("#field-text").evaluate("field => field === document.activeElement")
+        assert "text=needleworthy" in page.url
+        assert "external_id" not in page.url, "what is not asked for is not in the address"
+        await page.locator("tbody .tick input").check()
+        await expect(page.get_by_text("1 chosen")).to_be_visible()
+        await page.get_by_role("button", name="Replay…").click()
+        await expect(page.get_by_role("heading", level=1)).to_have_text("Replay signals")
+        await page.get_by_role("button", name=re.compile("Replay 1 signal")).click()
+        await expect(page.get_by_text("The signal is assessed again")).to_be_visible()
+
+
+async def test_an_export_is_followed_to_its_file(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    await deliver(stack, {"n": 1}, "exported")
+    async with opened(browser, member, stack.base_url, f"{history(stack)}?type=exported") as page:
+        await page.get_by_text("All that match").click()
+        await page.get_by_role("link", name="Export…").click()
+        await page.get_by_role("button", name="Export", exact=True).click()
+        await expect(page.get_by_role("link", name="Download NDJSON")).to_be_visible(timeout=10_000)
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name="Download NDJSON").click()
+        assert (await download.value).suggested_filename.endswith(".ndjson")
+
+
+async def test_a_wrong_place_of_a_body_is_gone_to(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    source = stack.example["source"]["id"]
+    schema = {"type": "object", "properties": {"deep": {"properties": {"far": {"items": {"type": "number"}}}}}}
+    await asyncio.to_thread(stack.api_put, f"sources/{source}/schema?type=pointed", schema)
+    payload = {**{f"field{n}": {"a": {"b": n}} for n in range(60)}, "deep": {"far": [*range(40), "x"]}}
+    id = (await deliver(stack, payload, "pointed")).json()["signal_id"]
+    async with opened(browser, member, stack.base_url, f"{history(stack)}/{id}") as page:
+        await page.get_by_role("link", name="/deep/far/40").click()
+        wrong = page.locator(".tree-wrong")
+        await expect(wrong).to_be_in_viewport()
+        await expect(wrong).to_contain_text("This must be of type number.")
+        await expect(wrong).to_be_focused()
+
+
+async def test_a_session_that_has_ended_says_so_and_keeps_what_is_typed(
+    stack: Stack, browser: Browser, wire: tuple[Wire, str]
+) -> None:
+    cable, url = wire
+    signed_in = await Member(stack, 1).sign_in(browser)
+    state = dict(await signed_in.context.storage_state())
+    async with opened(browser, state, url, f"{history(stack)}?type=typed") as page:
+        async with page.expect_response(re.compile("text=half")):
+            await page.locator("#field-text").fill("half a thought")
+        await signed_in.locator("form[action='/logout']").evaluate("form => form.submit()")
+        await signed_in.wait_for_url(re.compile("/login"))
+        cable.cut_all()
+        cable.cut = False
+        await expect(page.get_by_text("Your session has ended")).to_be_visible(timeout=20_000)
+        await expect(page.locator("#field-text")).to_have_value("half a thought")
+    await signed_in.context.close()
