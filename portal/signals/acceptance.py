@@ -15,6 +15,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.audit import service as audit
 from portal.db.engine import run_sql, transaction
+from portal.db.notices import announce
 from portal.db.paging import decode_cursor, encode_cursor
 from portal.errors import NotFound, PortalError, Unavailable
 from portal.jobs.queue import ring
@@ -129,6 +130,8 @@ async def accept_rejected(actor: Actor, rejected_id: UUID) -> Receipt:
         if receipt is not None:
             if receipt.status is SignalStatus.RECEIVED and not receipt.duplicate:
                 ring("assess_signals")
+            announce("signals", actor.organization_id)
+            announce("rejected", actor.organization_id)
             return receipt
     raise Unavailable("The source is being changed just now. Nothing was stored; try again.", retry_after_seconds=1)
 

@@ -55,8 +55,8 @@ PAUSE_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
 """How long a stream is silent at most, and how often it is checked that its reader still belongs here."""
 RETRY_MILLISECONDS = 1000
-STREAMS_OF_A_SESSION = 8
-"""In this process. A browser closes those of hidden pages, so these are as many windows side by side."""
+STREAMS_OF_A_SESSION = 4
+"""Windows side by side; hidden pages close theirs. Over HTTP/1.1 a browser has six connections: some must be left."""
 
 _streams: Counter[UUID] = Counter()  # by session
 
