@@ -1,7 +1,7 @@
 """JSON Schemas of signals: checked and compiled, payloads validated, schemas inferred. Pure; it fetches nothing.
 
 Both sides may come from strangers, so every cost is bounded: schemas by size, depth and patterns, patterns by an engine
-without backtracking, failures by number.
+without backtracking, the work of a payload by what its schema may multiply it to, failures by number.
 """
 
 import json
@@ -15,17 +15,22 @@ import msgspec
 from genson import SchemaBuilder  # type: ignore[import-untyped]
 
 from portal.errors import InputInvalid
+from portal.signals.schema_loads import Loads, children, escaped, loads_of
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_SCHEMA_BYTES = 256 * 1024
 MAX_SCHEMA_DEPTH = 50
-MAX_PATTERNS = 100
-MAX_PATTERN_BYTES = 512 * 1024
+MAX_PATTERNS = 50
+MAX_PATTERN_BYTES = 2 * 1024 * 1024
 """Of one compiled pattern."""
 MAX_FAILURES = 20
 MAX_MESSAGE_LENGTH = 300
-DETAILED_VALUES = 2000
-"""Up to so many values in a payload its failures are told one by one in full: each costs some 15 microseconds."""
+MAX_WORK = 1_000_000
+"""Checks of one payload, at some 0.2 microseconds each where a schema is at its worst."""
+PLACED_WORK = 100_000
+"""A check that fails costs some 2.5 microseconds if its place is told,"""
+DETAILED_WORK = 10_000
+"""and some 15 if it is told in words of ours."""
 
 WORDING = {
     "type": "This must be of type {}.",
@@ -62,6 +67,7 @@ class Validator(msgspec.Struct, frozen=True):
     """A compiled schema. Safe to share and cheap to call."""
 
     compiled: Any
+    loads: Loads
 
 
 def compile_schema(schema: dict[str, Any]) -> Validator:
@@ -70,6 +76,7 @@ def compile_schema(schema: dict[str, Any]) -> Validator:
     Raises `InputInvalid` with the JSON Pointer of what is wrong, for a reference to anything outside the schema too.
     """
     _check_limits(schema)
+    loads = loads_of(schema)
     try:
         compiled = jsonschema_rs.validator_for(
             schema, offline=True, validate_formats=True, pattern_options=PATTERNS, mask="The value"
@@ -78,7 +85,7 @@ def compile_schema(schema: dict[str, Any]) -> Validator:
         raise InputInvalid.at(_pointer(error.instance_path), _why_no_schema(error)) from None
     except Exception as error:  # what the library refuses in its own ways, such as half of a surrogate pair
         raise InputInvalid.at("", f"The schema cannot be used: {_printable(str(error))}") from None
-    return Validator(compiled)
+    return Validator(compiled, loads)
 
 
 def failures(validator: Validator, payload: Any) -> list[dict[str, str | None]]:
@@ -86,16 +93,18 @@ def failures(validator: Validator, payload: Any) -> list[dict[str, str | None]]:
 
     The path is a JSON Pointer (RFC 6901) into the payload. Never raises for what `parse_payload` returns.
     """
+    if validator.loads.heavy and validator.loads.work(payload, MAX_WORK) > MAX_WORK:
+        return [_failure("", "The schema has too many alternatives for a body of this size or depth to be checked.")]
     if validator.compiled.is_valid(payload):
         return []
-    if _has_at_most(payload, DETAILED_VALUES):
-        found = ((_pointer(error.instance_path), _why(error)) for error in validator.compiled.iter_errors(payload))
-    else:
-        errors = validator.compiled.evaluate(payload).errors()
-        found = ((error["instanceLocation"], f"{error['error']}.") for error in errors)
-    return [
-        {"rule_id": None, "path": path, "message": _printable(message)} for path, message in islice(found, MAX_FAILURES)
-    ]
+    work = validator.loads.work(payload, PLACED_WORK)
+    if work <= DETAILED_WORK:
+        errors = validator.compiled.iter_errors(payload)
+        return [_failure(_pointer(error.instance_path), _why(error)) for error in islice(errors, MAX_FAILURES)]
+    if work <= PLACED_WORK:
+        units = validator.compiled.evaluate(payload).errors()
+        return [_failure(unit["instanceLocation"], f"{unit['error']}.") for unit in islice(units, MAX_FAILURES)]
+    return [_failure("", "The body fails the schema; it is too large for the places to be told.")]
 
 
 def infer_schema(payloads: Iterable[Any]) -> dict[str, Any]:
@@ -107,6 +116,10 @@ def infer_schema(payloads: Iterable[Any]) -> dict[str, Any]:
     return inferred
 
 
+def _failure(path: str, message: str) -> dict[str, str | None]:
+    return {"rule_id": None, "path": path, "message": _printable(message)}
+
+
 def _check_limits(schema: dict[str, Any]) -> None:
     patterns: set[str] = set()
     level: list[tuple[str, Any]] = [("", schema)]
@@ -115,7 +128,7 @@ def _check_limits(schema: dict[str, Any]) -> None:
             patterns.update(_patterns(value))
             if "\0" in (value if isinstance(value, str) else "".join(value) if isinstance(value, dict) else ""):
                 raise InputInvalid.at(path, "This holds the character U+0000, which no text here can contain.")
-        level = [child for path, value in level for child in _children(path, value)]
+        level = [child for path, value in level for child in children(path, value)]
     if level:
         raise InputInvalid.at(level[0][0][:500], f"The schema is nested deeper than {MAX_SCHEMA_DEPTH} levels.")
     if len(patterns) > MAX_PATTERNS:
@@ -136,32 +149,35 @@ def _patterns(value: Any) -> Iterator[str]:
             yield from value["patternProperties"]
 
 
-def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        yield from ((f"{path}/{_escaped(name)}", child) for name, child in value.items())
-    elif isinstance(value, list):
-        yield from ((f"{path}/{index}", child) for index, child in enumerate(value))
-
-
 def _why_no_schema(error: jsonschema_rs.ValidationError) -> str:
     if error.kind.name == "format" and error.kind.value == "regex":
         return "This pattern cannot be used. Look-around, back-references and very large repetitions are not supported."
-    if isinstance(error.kind, Kind.Referencing) or "registry" in error.message:
-        return "This refers to a schema outside of itself, and none is fetched. Put it into `$defs`."
     return _why(error)
 
 
 def _why(error: jsonschema_rs.ValidationError) -> str:
     kind = error.kind
     if isinstance(kind, Kind.AnyOf | Kind.OneOfNotValid):
-        nearest = next((first for first, *_ in kind.context if first), None)
-        return f"This fits none of the alternatives; of the first: {_why(nearest)}" if nearest else "This fits none."
+        nearest = _nearest(error)
+        place = _pointer(nearest.instance_path[len(error.instance_path) :])
+        return f"This fits none of the alternatives. The nearest says{place and ' of '}{place}: {_why(nearest)}"
+    if isinstance(kind, Kind.OneOfMultipleValid):
+        return "This fits more than one of the alternatives, and only one is allowed."
     if isinstance(kind, Kind.PropertyNames):
         return f"The name of a field is not allowed: {_why(kind.error)}"
     if isinstance(kind, Kind.AdditionalProperties | Kind.UnevaluatedProperties):
         return f"The field {kind.unexpected[0]!r} is not allowed here."
     wording = WORDING.get(kind.name)
     return wording.format(_shown(kind.value)) if wording else f"{error.message}."
+
+
+def _nearest(error: jsonschema_rs.ValidationError) -> jsonschema_rs.ValidationError:
+    """Of the failures of all alternatives, one that is deepest in the payload: so far that alternative did fit."""
+    kind = error.kind
+    if not isinstance(kind, Kind.AnyOf | Kind.OneOfNotValid):
+        return error
+    found = [_nearest(alternative[0]) for alternative in kind.context if alternative]
+    return max(found, key=lambda failure: len(failure.instance_path))
 
 
 def _shown(value: Any) -> str:
@@ -171,28 +187,12 @@ def _shown(value: Any) -> str:
 
 
 def _pointer(path: Iterable[str | int]) -> str:
-    return "".join(f"/{_escaped(str(part))}" for part in path)
-
-
-def _escaped(name: str) -> str:
-    return str(name).replace("~", "~0").replace("/", "~1")
+    return "".join(f"/{escaped(str(part))}" for part in path)
 
 
 def _printable(message: str) -> str:
     line = "".join(character if character.isprintable() else " " for character in message[: 2 * MAX_MESSAGE_LENGTH])
     return line if len(line) <= MAX_MESSAGE_LENGTH else f"{line[: MAX_MESSAGE_LENGTH - 1]}…"
-
-
-def _has_at_most(payload: Any, limit: int) -> bool:
-    count, waiting = 0, [payload]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict | list):
-            count += len(value)
-            if count > limit:
-                return False
-            waiting.extend(value.values() if isinstance(value, dict) else value)
-    return True
 
 
 def _without_decimals(value: Any) -> Any:
