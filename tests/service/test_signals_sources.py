@@ -183,8 +183,11 @@ async def test_a_source_of_every_scheme_takes_what_its_sender_signs(cast, case):
     assert (first.duplicate, again.duplicate, again.signal_id) == (False, True, first.signal_id)
     rows = await run_sql("SELECT type, status FROM signal WHERE source = {}", view.id)
     assert [(row["type"], row["status"]) for row in rows] == [("paid", "received")]
-    with pytest.raises(SignatureInvalid):
+    with pytest.raises(SignatureInvalid) as wrong:
         await receive(view.id, sender.headers(body, secret=wrong_key(case)), body, IP)
+    with pytest.raises(SignatureInvalid) as unknown:
+        await receive(new_id(), sender.headers(body), body, IP)
+    assert unknown.value.detail == wrong.value.detail, "nobody learns which sources there are"
 
 
 def wrong_key(case):
