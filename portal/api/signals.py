@@ -29,7 +29,12 @@ class SignalDetail(SignalView, frozen=True, kw_only=True):
 @get(
     "/signals",
     summary="List signals",
-    description="The newest first. `text` finds signals whose body holds these letters.",
+    description=(
+        "The newest first; every filter narrows the others down. `text` finds signals in whose payload all of its "
+        "words occur, the last one perhaps as a beginning, in upper or lower case, however the sender escaped them; "
+        "and the one whose external id it is. Words are strings, parts of strings such as `example.org` in "
+        "`ada@example.org`, and numbers; names of fields are none. A payload is searched once it is assessed."
+    ),
     opt=READ,
     responses=problems(),
 )
@@ -39,6 +44,9 @@ async def list_signals(
     status: StatusFilter = None,
     source_id: FromQuery[UUID | None] = None,
     type_: Annotated[str | None, QueryParameter(name="type")] = None,
+    subject: Annotated[
+        str | None, QueryParameter(description="The end user, such as `github:octocat`, of an action that came of it.")
+    ] = None,
     external_id: FromQuery[str | None] = None,
     correlation_id: FromQuery[str | None] = None,
     text: Annotated[str | None, QueryParameter(max_length=200)] = None,
@@ -51,6 +59,7 @@ async def list_signals(
         status=choice(SignalView, "status", status),
         source_id=source_id,
         type=type_,
+        subject=subject,
         external_id=external_id,
         correlation_id=correlation_id,
         text=text,

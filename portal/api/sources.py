@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Response, Router, delete, get, put
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from portal.accounts.permissions import Permission
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
@@ -156,11 +156,16 @@ async def end_secret(
     responses=problems(404),
 )
 async def list_rejected(
-    actor: Acting, source_id: FromPath[UUID], cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+    actor: Acting,
+    source_id: FromPath[UUID],
+    *,
+    cause: Annotated[str | None, QueryParameter(description="Of one cause, such as `signature_invalid`.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
 ) -> Page[RejectedView]:
     await queries.get_source(actor.organization_id, source_id)
     return await queries.list_rejected_deliveries(
-        actor.organization_id, source_id=source_id, cursor=cursor, limit=limit
+        actor.organization_id, source_id=source_id, cause=cause, cursor=cursor, limit=limit
     )
 
 

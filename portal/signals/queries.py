@@ -7,15 +7,16 @@ from uuid import UUID
 
 import msgspec
 
-from portal import clock
 from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import InputInvalid, NotFound
 from portal.settings import get_settings
+from portal.signals.filters import counts_of
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import (
     DEFAULT_BODY_BYTES,
+    Count,
     HourCount,
     Reason,
     RejectedView,
@@ -25,14 +26,19 @@ from portal.signals.schemas import (
     SignalView,
     SourceView,
 )
+from portal.signals.search import find_ids
 from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
+from portal.signals.tallies import counts_by_hour, counts_of_day
+
+MOST_COUNTED = 10_000
+MOST_FOUND = 1_000
+"""Signals that match a text and are counted."""
+TROUBLED = ["quarantined", "failed", "dead"]
 
 SOURCE_COLUMNS = """
     s.id, s.name, s.scheme, s.settings, s.status, s.body_cap_bytes, s.allowed_networks, s.rate_limit_per_minute,
     s.on_schema_failure, s.expected_every_seconds, s.created_at, s.updated_at,
-    (SELECT g.received_at FROM signal g WHERE g.source = s.id ORDER BY g.id DESC LIMIT 1) AS last_signal_at,
-    (SELECT count(*) FROM signal g WHERE g.source = s.id AND g.id > {}) AS signals_24h,
-    (SELECT count(*) FROM rejected_delivery r WHERE r.source = s.id AND r.id > {}) AS rejected_24h"""
+    (SELECT g.received_at FROM signal g WHERE g.source = s.id ORDER BY g.id DESC LIMIT 1) AS last_signal_at"""
 
 ITEMS = """
     SELECT g.id, g.source AS source_id, s.name AS source_name, g.external_id, g.type, g.status, g.reasons,
@@ -58,14 +64,12 @@ async def list_sources(
 
 
 async def _sources(organization_id: UUID, where: str, *arguments: Any) -> list[dict[str, Any]]:
-    day_ago = oldest_id(clock.now() - timedelta(hours=24))
     rows = await run_sql(
         f"SELECT {SOURCE_COLUMNS} FROM source s WHERE s.organization = {{}} {where}",  # noqa: S608
-        day_ago,
-        day_ago,
         organization_id,
         *arguments,
     )
+    counts = await counts_of_day([row["id"] for row in rows])
     secrets = await run_sql(
         """SELECT source, id, hint, created_at, last_used_at, ends_at FROM source_secret
            WHERE source = ANY({}) ORDER BY id DESC""",
@@ -74,6 +78,8 @@ async def _sources(organization_id: UUID, where: str, *arguments: Any) -> list[d
     by_source: dict[UUID, list[SecretView]] = {}
     for secret in secrets:
         by_source.setdefault(secret.pop("source"), []).append(SecretView(**secret))
+    for row in rows:
+        row["signals_24h"], row["rejected_24h"] = counts[row["id"]]
     return [{**row, "secrets": by_source.get(row["id"], [])} for row in rows]
 
 
@@ -130,14 +136,9 @@ async def list_signals(
     limit: int = DEFAULT_LIMIT,
 ) -> Page[SignalItem]:
     """Signals that match the filter, the newest first."""
-    where, arguments = conditions_of(organization_id, filter)
-    if cursor:
-        where, arguments = f"{where} AND g.id < {{}}", [*arguments, decode_cursor(cursor)]
-    rows = await run_sql(
-        f"{ITEMS} WHERE {where} ORDER BY g.id DESC LIMIT {{}}",
-        *arguments,
-        check_limit(limit) + 1,
-    )
+    before = decode_cursor(cursor) if cursor else None
+    ids = await find_ids(organization_id, filter, before=before, limit=check_limit(limit) + 1)
+    rows = await run_sql(f"{ITEMS} WHERE g.id = ANY({{}}) ORDER BY g.id DESC", ids) if ids else []
     return page_of(rows, limit, lambda row: SignalItem(**_typed(row)))
 
 
@@ -152,22 +153,40 @@ async def find_signals(organization_id: UUID, ids: Sequence[UUID]) -> list[Signa
 async def count_signals_by_status(
     organization_id: UUID,
     filter: SignalFilter = SignalFilter(),  # noqa: B008  frozen
-) -> dict[SignalStatus, int]:
-    """How many signals match the filter (its own status aside) in each status; every status is there."""
-    where, arguments = conditions_of(organization_id, msgspec.structs.replace(filter, status=None))
-    rows = await run_sql(
-        f"SELECT g.status, count(*) AS count FROM signal g WHERE {where} GROUP BY g.status",  # noqa: S608
-        *arguments,
-    )
-    found = {row["status"]: row["count"] for row in rows}
-    return {status: found.get(status.value, 0) for status in SignalStatus}
+) -> dict[SignalStatus, Count]:
+    """How many signals match the filter (its own status aside) in each status; every status is there.
+
+    Each is counted up to 10,000. Of a text, the newest 1,000 signals that match are counted.
+    """
+    filter = msgspec.structs.replace(filter, status=None)
+    if filter.text is not None:
+        ids = await find_ids(organization_id, filter, limit=MOST_FOUND + 1)
+        rows = await run_sql("SELECT status, count(*) AS number FROM signal WHERE id = ANY({}) GROUP BY status", ids)
+        return _counts(rows, capped=len(ids) > MOST_FOUND)
+    counts = counts_of(organization_id, filter, most=MOST_COUNTED + 1)
+    return _counts(await run_sql(counts.text, *counts.arguments))
+
+
+def _counts(rows: list[dict[str, Any]], *, capped: bool = False) -> dict[SignalStatus, Count]:
+    numbers = {row["status"]: row["number"] for row in rows}
+    return {
+        status: Count(min(number, MOST_COUNTED), capped=capped or number > MOST_COUNTED)
+        for status in SignalStatus
+        for number in [numbers.get(status.value, 0)]
+    }
 
 
 async def list_signal_types(organization_id: UUID) -> list[str]:
-    """The types of the newest 10,000 signals, for a filter's choices."""
+    """The types of the organisation's signals, for a filter's choices; 200 of each source at most."""
     rows = await run_sql(
-        """SELECT DISTINCT type FROM (
-               SELECT type FROM signal WHERE organization = {} ORDER BY id DESC LIMIT 10000) newest ORDER BY type""",
+        """SELECT DISTINCT known.type FROM source s CROSS JOIN LATERAL (
+               WITH RECURSIVE known (type) AS (
+                   (SELECT g.type FROM signal g WHERE g.source = s.id ORDER BY g.type LIMIT 1)
+                   UNION ALL
+                   SELECT (SELECT g.type FROM signal g WHERE g.source = s.id AND g.type > known.type
+                           ORDER BY g.type LIMIT 1) FROM known WHERE known.type IS NOT NULL)
+               SELECT type FROM known WHERE type IS NOT NULL LIMIT 200) known
+           WHERE s.organization = {} ORDER BY known.type""",
         organization_id,
     )
     return [row["type"] for row in rows]
@@ -175,67 +194,57 @@ async def list_signal_types(organization_id: UUID) -> list[str]:
 
 async def signals_by_hour(organization_id: UUID, *, hours: int = 24) -> list[HourCount]:
     """Counts of the last `hours` hours (1 to 168), the oldest first, the current hour last, empty hours included."""
-    if not 1 <= hours <= 168:
-        raise InputInvalid.at("/hours", "The number of hours must be between 1 and 168.")
-    now = clock.now()
+    tallies = await counts_by_hour(organization_id, hours=hours)
     rows = await run_sql(
-        """WITH hours AS (
-               SELECT generate_series(date_trunc('hour', {}::timestamptz, 'UTC') - ({}::int - 1) * interval '1 hour',
-                                      date_trunc('hour', {}::timestamptz, 'UTC'), interval '1 hour') AS hour),
-           counted AS (
-               SELECT date_trunc('hour', received_at, 'UTC') AS hour, count(*) AS count,
-                      count(*) FILTER (WHERE status IN ('quarantined', 'failed', 'dead')) AS troubled
-               FROM signal WHERE organization = {} AND id > {} AND received_at >= (SELECT min(hour) FROM hours)
-               GROUP BY 1)
-           SELECT hours.hour, coalesce(count, 0) AS count, coalesce(troubled, 0) AS troubled
-           FROM hours LEFT JOIN counted USING (hour) ORDER BY hours.hour""",
-        now,
-        hours,
-        now,
+        """SELECT date_trunc('hour', found.received_at, 'UTC') AS hour, count(*) AS number
+           FROM source s CROSS JOIN unnest({}::text[]) AS troubled (status) CROSS JOIN LATERAL (
+               SELECT g.received_at FROM signal g
+               WHERE g.source = s.id AND g.status = troubled.status AND g.id >= {} AND g.received_at >= {}
+               ORDER BY g.id DESC LIMIT {}) found
+           WHERE s.organization = {} GROUP BY 1""",
+        TROUBLED,
+        oldest_id(tallies[0].hour - timedelta(minutes=1)),
+        tallies[0].hour,
+        MOST_COUNTED,
         organization_id,
-        oldest_id(now - timedelta(hours=hours + 1)),
     )
-    return [HourCount(**row) for row in rows]
+    troubled = {row["hour"]: row["number"] for row in rows}
+    return [HourCount(each.hour, each.stored, troubled.get(each.hour, 0)) for each in tallies]
 
 
 async def list_rejected_deliveries(
-    organization_id: UUID, *, source_id: UUID | None = None, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+    organization_id: UUID,
+    *,
+    source_id: UUID | None = None,
+    cause: str | None = None,
+    cursor: str | None = None,
+    limit: int = DEFAULT_LIMIT,
 ) -> Page[RejectedView]:
-    """Refused deliveries to one source or to all, the newest first; the newest 1,000 of each source are kept."""
-    where, arguments = "r.organization = {}", [organization_id]
-    if source_id:
-        where, arguments = f"{where} AND r.source = {{}}", [*arguments, source_id]
-    if cursor:
-        where, arguments = f"{where} AND r.id < {{}}", [*arguments, decode_cursor(cursor)]
+    """Refused deliveries to one source or to all, of one cause or of any, the newest first.
+
+    The newest 1,000 of each source are kept.
+    """
+    given = {
+        "r.source = {}": source_id,
+        "r.cause = {}": cause,
+        "r.id < {}": decode_cursor(cursor) if cursor else None,
+    }
+    if cause and "\0" in cause:
+        raise InputInvalid.at("/cause", "A cause has no character U+0000.")
+    chosen = {condition: value for condition, value in given.items() if value is not None}
+    where = " AND ".join(["r.source = s.id", *chosen])
     rows = await run_sql(
-        f"""SELECT r.id, r.source AS source_id, s.name AS source_name, r.cause, r.detail, r.external_id, r.body_bytes,
+        f"""SELECT r.id, s.id AS source_id, s.name AS source_name, r.cause, r.detail, r.external_id, r.body_bytes,
                    r.ip, r.correlation_id, r.received_at
-            FROM rejected_delivery r JOIN source s ON s.id = r.source
-            WHERE {where} ORDER BY r.id DESC LIMIT {{}}""",  # noqa: S608
-        *arguments,
+            FROM source s CROSS JOIN LATERAL (
+                SELECT * FROM rejected_delivery r WHERE {where} ORDER BY r.id DESC LIMIT {{}}) r
+            WHERE s.organization = {{}} ORDER BY r.id DESC LIMIT {{}}""",  # noqa: S608
+        *chosen.values(),
         check_limit(limit) + 1,
+        organization_id,
+        limit + 1,
     )
     return page_of(rows, limit, lambda row: RejectedView(**row))
-
-
-def conditions_of(organization_id: UUID, filter: SignalFilter) -> tuple[str, list[Any]]:
-    """What `filter` says, in SQL over `signal g`, and its arguments. Raises `InputInvalid`."""
-    given = {
-        "g.status = {}": filter.status.value if filter.status else None,
-        "g.source = {}": filter.source_id,
-        "g.type = {}": filter.type,
-        "g.external_id = {}": filter.external_id,
-        "g.correlation_id = {}": filter.correlation_id,
-        # Bytes in bytes: no body, whatever it holds, can make the search fail.
-        "position({}::bytea IN g.body) > 0": filter.text.encode() if filter.text else None,
-        "g.received_at >= {}": clock.in_utc(filter.since, path="/since") if filter.since else None,
-        "g.received_at < {}": clock.in_utc(filter.until, path="/until") if filter.until else None,
-    }
-    for value in given.values():
-        if isinstance(value, str) and "\0" in value:
-            raise InputInvalid.at("", "A filter must not contain the character U+0000.")
-    chosen = {condition: value for condition, value in given.items() if value is not None}
-    return " AND ".join(["g.organization = {}", *chosen]), [organization_id, *chosen.values()]
 
 
 def _typed(row: dict[str, Any]) -> dict[str, Any]:

@@ -181,13 +181,34 @@ class SignalFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     status: SignalStatus | None = None
     source_id: UUID | None = None
     type: str | None = None
+    subject: str | None = None
+    """The end user, as the sender's systems call them, of an action that came of it."""
     external_id: str | None = None
     correlation_id: str | None = None
     text: str | None = None
-    """Occurs in the body, letter by letter."""
+    """All of its words occur in the payload, the last one perhaps as a beginning; or it is the external id."""
     since: datetime | None = None
     until: datetime | None = None
     """Excluded."""
+
+
+class Count(int):
+    """A number that was counted no further than is worth the time; written `10,000+` where there may be more."""
+
+    capped: bool
+
+    def __new__(cls, number: int, *, capped: bool = False) -> "Count":
+        count = super().__new__(cls, number)
+        count.capped = capped
+        return count
+
+    def __add__(self, other: int) -> "Count":
+        return Count(int(self) + int(other), capped=self.capped or getattr(other, "capped", False))
+
+    __radd__ = __add__
+
+    def __format__(self, spec: str) -> str:
+        return int.__format__(self, spec) + ("+" if self.capped else "")
 
 
 class HourCount(msgspec.Struct, frozen=True):
@@ -196,7 +217,7 @@ class HourCount(msgspec.Struct, frozen=True):
     hour: datetime
     count: int
     troubled: int
-    """Of those, now quarantined, failed or dead."""
+    """Now quarantined, failed or dead, of the newest 10,000 that are."""
 
 
 class RejectedView(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ import asyncpg
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid
 from portal.signals.batch_schemas import SignalSelection
-from portal.signals.queries import conditions_of
+from portal.signals.filters import conditions_of
 from portal.signals.schemas import SignalFilter
 
 COUNT_MILLISECONDS = 2000

@@ -5,6 +5,7 @@ are counted whenever somebody asks. So the sum is exact at any moment, whoever m
 """
 
 import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -23,6 +24,9 @@ MAX_HOURS = 168
 MILLISECOND = timedelta(milliseconds=1)
 MARK = UUID(int=0)
 """The key of the one row."""
+COUNTED_TO = """(SELECT rpad(lpad(to_hex(floor(extract(epoch FROM counted_to) * 1000)::bigint), 12, '0'), 32, '0')::uuid
+                 FROM tally_mark)"""
+"""The oldest id that is not counted yet; null where nothing is."""
 
 
 class HourTally(msgspec.Struct, frozen=True):
@@ -54,9 +58,8 @@ async def counts_by_hour(organization_id: UUID, *, hours: int = 24, source_id: U
                     AND hour >= {{}} GROUP BY hour
                 UNION ALL
                 SELECT date_trunc('hour', received_at, 'UTC'), count(*), 0
-                FROM signal WHERE organization = {{}} {of_signal} AND received_at >= {{}} AND id >= greatest({{}}, (
-                    SELECT rpad(lpad(to_hex(floor(extract(epoch FROM counted_to) * 1000)::bigint), 12, '0'), 32,
-                                '0')::uuid FROM tally_mark))
+                FROM signal WHERE organization = {{}} {of_signal} AND received_at >= {{}}
+                    AND id >= greatest({{}}, {COUNTED_TO})
                 GROUP BY 1)
             SELECT hour, coalesce(sum(stored), 0)::bigint AS stored, coalesce(sum(refused), 0)::bigint AS refused
             FROM generate_series({{}}::timestamptz, {{}}::timestamptz, interval '1 hour') AS hour
@@ -71,6 +74,24 @@ async def counts_by_hour(organization_id: UUID, *, hours: int = 24, source_id: U
         last,
     )
     return [HourTally(**row) for row in rows]
+
+
+async def counts_of_day(source_ids: Sequence[UUID]) -> dict[UUID, tuple[int, int]]:
+    """How many deliveries of each source were stored and refused in this hour and the 23 before it."""
+    first = clock.now().replace(minute=0, second=0, microsecond=0) - timedelta(hours=23)
+    rows = await run_sql(
+        f"""SELECT s.id, coalesce(counted.stored, 0)::bigint + (SELECT count(*) FROM signal
+                       WHERE source = s.id AND id >= greatest({{}}, {COUNTED_TO})) AS stored,
+                   coalesce(counted.refused, 0)::bigint AS refused
+            FROM unnest({{}}::uuid[]) AS s (id) CROSS JOIN LATERAL (
+                SELECT sum(number) FILTER (WHERE outcome = 'stored') AS stored,
+                       sum(number) FILTER (WHERE outcome <> 'stored') AS refused
+                FROM source_hour WHERE source = s.id AND hour >= {{}}) counted""",  # noqa: S608
+        oldest_id(first),
+        source_ids,
+        first,
+    )
+    return {row["id"]: (row["stored"], row["refused"]) for row in rows}
 
 
 async def tally(*, seconds: float) -> int:
@@ -116,7 +137,7 @@ async def _find_mark() -> datetime | None:
         rows = await run_sql(
             "INSERT INTO tally_mark (id, counted_to) VALUES ({}, {}) ON CONFLICT (id) DO NOTHING RETURNING counted_to",
             MARK,
-            _moment_of(oldest[0]["id"]),
+            _moment_of(oldest[0]["id"]) - LAG,  # one with an older id may not be committed yet
         )
     return rows[0]["counted_to"] if rows else None
 

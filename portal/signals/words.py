@@ -48,11 +48,14 @@ def query_of(text: str) -> str | None:
 
     Whatever `text` is, PostgreSQL can read the answer: a word holds letters, digits and joints only, and is quoted.
     """
+    return " & ".join(f"'{word}'{star}" for word, star in terms_of(text)) or None
+
+
+def terms_of(text: str) -> list[tuple[str, str]]:
+    """The words of `text`, each with what stands behind it in a `tsquery`: `:*` where it may be a beginning."""
     wanted = [whole[:MAX_LETTERS] for run in _runs(text) if (whole := run.strip(JOINTS))][:MAX_WANTED]
-    if not wanted:
-        return None
-    prefix = ":*" if len(wanted[-1]) >= MIN_PREFIX else ""
-    return " & ".join(f"'{word}'" for word in wanted) + prefix
+    last = len(wanted) - 1
+    return [(word, ":*" if at == last and len(word) >= MIN_PREFIX else "") for at, word in enumerate(wanted)]
 
 
 def _runs(text: str) -> list[str]:
