@@ -29,8 +29,8 @@ from portal.signals.payloads import PayloadUnreadable
 from portal.signals.tables import SignalStatus
 from portal.signals.words import words_of
 
-BATCH_BYTES = 16 * 1024 * 1024
-"""Bodies held in memory at once; a batch ends there."""
+BATCH_BYTES = 8 * 1024 * 1024
+"""Bodies that a batch holds in memory; it ends there."""
 
 
 class SourceRules(msgspec.Struct, frozen=True):
