@@ -40,6 +40,15 @@ async def get_source_health(organization_id: UUID, source_id: UUID) -> SourceHea
     return judge(reading)
 
 
+async def quiet_sources(organization_id: UUID) -> dict[UUID, datetime]:
+    """The active sources whose alarm is on, with the moment at which it went off."""
+    rows = await run_sql(
+        "SELECT id, quiet_since FROM source WHERE organization = {} AND quiet_since IS NOT NULL AND status = 'active'",
+        organization_id,
+    )
+    return {row["id"]: row["quiet_since"] for row in rows}
+
+
 async def watch_sources() -> int:
     """Set off the alarm of each active source that was silent for too long, and end those that are over; how many.
 

@@ -25,6 +25,8 @@ from portal.web.pages import (
     signal_batches,
     signals,
     signers,
+    source_schemas,
+    source_wizard,
     sources,
     transactions,
 )
@@ -41,6 +43,8 @@ member_router = Router(
         *refused.handlers,
         *transactions.handlers,
         *sources.handlers,
+        *source_wizard.handlers,
+        *source_schemas.handlers,
         *rules.handlers,
         *policies.handlers,
         *contracts.handlers,

@@ -20,7 +20,9 @@ PERIODS = {
     "7d": ("The last 7 days", timedelta(days=7)),
     "30d": ("The last 30 days", timedelta(days=30)),
 }
-FIELDS = ("text", "type", "source_id", "external_id", "correlation_id", "period", "since", "until", "status")
+FIELDS = ("text", "type", "source_id", "subject", "external_id", "correlation_id", "period", "since", "until", "status")
+NAMED = ("text", "type", "subject", "external_id", "correlation_id", "status")
+"""Those that the filter has under the same name and as the same text."""
 MAX_TEXT = 200
 
 
@@ -76,7 +78,7 @@ def _filter(values: dict[str, str]) -> SignalFilter:
     period = PERIODS.get(values.get("period", ""))
     return msgspec.convert(
         {
-            **{name: values.get(name) for name in ("type", "external_id", "correlation_id", "text", "status")},
+            **{name: values.get(name) for name in NAMED},
             "source_id": source_id,
             "since": _moment(values, "since") or (clock.now() - period[1] if period else None),
             "until": _moment(values, "until"),

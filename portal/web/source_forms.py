@@ -176,9 +176,10 @@ def at_our_fields(error: PortalError) -> PortalError:
     return error
 
 
-def cap_choices(current: int) -> list[tuple[int, str]]:
-    caps = CAPS if current in CAPS else CAPS | {current: f"{current:,} bytes"}
-    return sorted(caps.items())
+def cap_choices(current: int | None) -> list[tuple[int, str]]:
+    """How large a delivery may be; what it is now is always among them."""
+    own = {current: f"{current:,} bytes"} if current and current not in CAPS else {}
+    return sorted((CAPS | own).items())
 
 
 def cadence_choices(current: int | None) -> list[tuple[str, str]]:

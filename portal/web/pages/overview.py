@@ -15,7 +15,9 @@ from portal.actions import queries as actions
 from portal.chain import queries as chain
 from portal.rules import queries as rules
 from portal.signals import queries as signals
+from portal.signals.health import in_words
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
+from portal.signals.watching import quiet_sources
 from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk
@@ -26,7 +28,6 @@ from portal.web.states import STATES
 BAR_HEIGHT = 60
 RECENT = 50
 """Of each stage: what "usually" is measured by."""
-QUIET = timedelta(days=1)
 ON_THE_WAY = ("queued", "nonced", "signed", "broadcast", "mined", "confirmed")
 
 
@@ -35,6 +36,7 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
     organization = desk.actor.organization_id
     hours = await signals.signals_by_hour(organization, hours=24)
     sources = (await signals.list_sources(organization, limit=20)).items
+    quiet = await quiet_sources(organization)
     return desk_page(
         request,
         desk,
@@ -42,8 +44,8 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
         active="overview",
         pipeline=await _pipeline(desk, sum(hour.count for hour in hours)),
         volume=_volume(hours),
-        sources=[_source(each) for each in sources],
-        problems=await _problems(desk, organization, sources),
+        sources=[_source(each, each.id in quiet) for each in sources],
+        problems=[*_quiet(desk, sources, quiet), *await _problems(desk, organization, sources)],
         first_steps=await _first_steps(desk, bool(sources)),
     )
 
@@ -167,10 +169,28 @@ def _volume(hours: list[HourCount]) -> dict[str, Any]:
     return {"total": sum(hour.count for hour in hours), "most": most, "bars": bars}
 
 
-def _source(source: SourceView) -> dict[str, Any]:
-    last_at = source.last_signal_at
-    quiet = source.status == "active" and last_at is not None and clock.now() - last_at > QUIET
-    return {"id": source.id, "name": source.name, "last_at": last_at, "state": "quiet" if quiet else source.status}
+def _source(source: SourceView, quiet: bool) -> dict[str, Any]:
+    state = "quiet" if quiet else source.status
+    return {"id": source.id, "name": source.name, "last_at": source.last_signal_at, "state": state}
+
+
+def _quiet(desk: Desk, sources: list[SourceView], quiet: dict[UUID, datetime]) -> list[dict[str, Any]]:
+    """The sources that should have been heard, in words."""
+    found = []
+    for source in sources:
+        if source.id in quiet:
+            silence = in_words((clock.now() - (source.last_signal_at or source.created_at)).total_seconds())
+            expected = in_words(source.expected_every_seconds or 0)
+            found.append(
+                {
+                    "title": f"{source.name} has gone quiet: nothing for {silence}",
+                    "advice": f"At least one signal is expected every {expected}. Look whether the sender still runs.",
+                    "href": desk.url(f"sources/{source.id}"),
+                    "icon": "volume-3",
+                    "tone": "warn",
+                }
+            )
+    return found
 
 
 async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -> list[dict[str, Any]]:

@@ -46,10 +46,15 @@ DAYS = (7, 30, 90, 180, 365, 730, MAX_DAYS)
 
 @get("/signals/refused", opt=READ)
 async def show_refused(
-    request: AnyRequest, desk: AtDesk, source_id: FromQuery[UUID | None] = None, cursor: FromQuery[str | None] = None
+    request: AnyRequest,
+    desk: AtDesk,
+    *,
+    source_id: FromQuery[UUID | None] = None,
+    cause: FromQuery[str | None] = None,
+    cursor: FromQuery[str | None] = None,
 ) -> Response[str]:
-    organization = desk.actor.organization_id
-    found = await signals.list_rejected_deliveries(organization, source_id=source_id, cursor=cursor)
+    organization, cause = desk.actor.organization_id, cause if cause in CAUSES else None
+    found = await signals.list_rejected_deliveries(organization, source_id=source_id, cause=cause, cursor=cursor)
     newest = (found.items[0].received_at if found.items else clock.now()).isoformat()
     return desk_page(
         request,
@@ -60,7 +65,8 @@ async def show_refused(
         causes=CAUSES,
         sources=[("", "Every source"), *await source_choices(organization)],
         source_id=source_id,
-        fresh=desk.url("signals/refused/new") + query(source_id=source_id, after=newest),
+        cause=cause,
+        fresh=desk.url("signals/refused/new") + query(source_id=source_id, cause=cause, after=newest),
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
@@ -68,15 +74,20 @@ async def show_refused(
 
 @get("/signals/refused/new", opt=READ)
 async def show_new_refused(
-    request: AnyRequest, desk: AtDesk, after: FromQuery[datetime], source_id: FromQuery[UUID | None] = None
+    request: AnyRequest,
+    desk: AtDesk,
+    *,
+    after: FromQuery[datetime],
+    source_id: FromQuery[UUID | None] = None,
+    cause: FromQuery[str | None] = None,
 ) -> Response[str]:
     """How many were refused after the newest one shown, up to `MOST_NEW`."""
-    since = clock.in_utc(after, path="/after")
-    found = await signals.list_rejected_deliveries(desk.actor.organization_id, source_id=source_id, limit=MOST_NEW)
+    since, organization = clock.in_utc(after, path="/after"), desk.actor.organization_id
+    found = await signals.list_rejected_deliveries(organization, source_id=source_id, cause=cause, limit=MOST_NEW)
     number = sum(each.received_at > since for each in found.items)
     context = {
         "number": f"{number}+" if number == MOST_NEW else str(number or ""),
-        "href": desk.url("signals/refused") + query(source_id=source_id),
+        "href": desk.url("signals/refused") + query(source_id=source_id, cause=cause),
         "settled": [],
     }
     return fragment(request, "signals/_new.html", context)

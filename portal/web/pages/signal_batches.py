@@ -236,6 +236,7 @@ async def _chosen(desk: Desk, asked: Asked) -> list[tuple[str, str]]:
     words: dict[str, str] = {
         "text": "Holds",
         "type": "Type",
+        "subject": "End user",
         "external_id": "The sender's id",
         "correlation_id": "Correlation id",
     }

@@ -1,5 +1,6 @@
-"""Sources: connected in one step with a line to try them, their secrets, and what they had refused."""
+"""Sources: how well each is heard, its secrets, types and refusals; changed, paused, asked at once."""
 
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -7,29 +8,34 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery
 
+from portal import clock
 from portal.accounts.permissions import Permission
-from portal.errors import PortalError
+from portal.errors import InputInvalid, PortalError
+from portal.signals import acceptance, schema_queries, service
 from portal.signals import queries as signals
-from portal.signals import service
+from portal.signals.health import SourceHealth, in_words
 from portal.signals.pulls import KINDS
-from portal.signals.schemas import DEFAULT_BODY_BYTES, SecretInput, SignalFilter, SourceChange, SourceInput, SourceView
-from portal.signals.schemes import SCHEMES
+from portal.signals.pulls.service import PullInput, get_pull, pull_now
+from portal.signals.schemas import SecretInput, SignalFilter, SourceView
+from portal.signals.tallies import HourTally, counts_by_hour
+from portal.signals.watching import get_source_health, quiet_sources
 from portal.web.asking import AtDesk
-from portal.web.curl import curl_line
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input
-from portal.web.render import AnyRequest, fragment, see_other
+from portal.web.pages.refused import CAUSES
+from portal.web.pages.source_wizard import form_context, made_page
+from portal.web.render import AnyRequest, see_other
+from portal.web.sender_words import secret_hint
+from portal.web.setting_fields import LABELS, settings_of
+from portal.web.source_forms import CAPS, at_our_fields, source_change, values_of
 
-LABELS = {name: kind.label for name, kind in (SCHEMES | KINDS).items()}
 READ = {"permission": Permission.SOURCES_READ}
 WRITE = {"permission": Permission.SOURCES_WRITE}
-CAPS = {
-    65536: "64 KB",
-    262144: "256 KB",
-    DEFAULT_BODY_BYTES: "1 MB",
-    5 * 1024 * 1024: "5 MB",
-    25 * 1024 * 1024: "25 MB",
-}
+HOURS = 48
+CHART_HEIGHT = 60
+SHOWN_REFUSALS = 5
+LATE = 3
+"""Times the longest usual silence: from there on it is said that a source is later than usual."""
 OVERLAPS = [
     ("", "Keep the others, too"),
     ("86400", "End the others in a day"),
@@ -48,6 +54,7 @@ async def show_sources(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
         "sources/list.html",
         active="sources",
         sources=found.items,
+        quiet=await quiet_sources(desk.actor.organization_id),
         schemes=LABELS,
         may_write=desk.may("sources:write"),
         next_cursor=found.next_cursor,
@@ -55,63 +62,39 @@ async def show_sources(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
     )
 
 
-@get("/sources/new", opt=WRITE)
-async def show_new_source(request: AnyRequest, desk: AtDesk) -> Response[str]:
-    return _new_page(request, desk, {})
-
-
-@post("/sources/new", opt=WRITE)
-async def create_source(request: AnyRequest, desk: AtDesk) -> Response[str]:
-    """The answer shows the secret; nothing can show it again."""
-    values = await read_values(request)
-    try:
-        source, secret = await service.create_source(desk.actor, to_input(values, SourceInput))
-    except PortalError as error:
-        return _new_page(request, desk, values, error)
-    if source.scheme in KINDS:
-        return await _source_page(request, desk, source.id)
-    return _made_page(request, desk, source, secret, new=True)
-
-
 @get("/sources/{source_id:uuid}", opt=READ)
-async def show_source(
-    request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID], cursor: FromQuery[str | None] = None
-) -> Response[str]:
-    return await _source_page(request, desk, source_id, cursor=cursor)
+async def show_source(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[str]:
+    return await _source_page(request, desk, source_id)
 
 
-@get("/sources/{source_id:uuid}/first", opt=READ)
-async def show_first_delivery(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[str]:
-    """What the source sent or had refused last, asked for until a signal is there."""
-    organization = desk.actor.organization_id
-    source = await signals.get_source(organization, source_id)
-    found = (await signals.list_signals(organization, SignalFilter(source_id=source_id), limit=1)).items
-    refused = (await signals.list_rejected_deliveries(organization, source_id=source_id, limit=1)).items
-    context = {"desk": desk, "source": source, "signal": next(iter(found), None), "refused": next(iter(refused), None)}
-    return fragment(request, "sources/_first.html", context)
+@get("/sources/{source_id:uuid}/edit", opt=WRITE)
+async def show_source_editor(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[str]:
+    return await _editor_page(request, desk, source_id, {})
 
 
-@post("/sources/{source_id:uuid}", opt=WRITE)
+@post("/sources/{source_id:uuid}/edit", opt=WRITE)
 async def change_source(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[Any]:
     values = await read_values(request)
+    source = await signals.get_source(desk.actor.organization_id, source_id)
     try:
-        await service.change_source(desk.actor, source_id, to_input(values, SourceChange))
+        expected = _version(values.get("version", ""))
+        await service.change_source(desk.actor, source_id, source_change(source, values), expected=expected)
     except PortalError as error:
-        return await _source_page(request, desk, source_id, values=values, error=error)
+        return await _editor_page(request, desk, source_id, values, at_our_fields(error))
     return see_other(desk.url(f"sources/{source_id}"), done="source_changed")
 
 
 @post("/sources/{source_id:uuid}/secrets", opt=WRITE)
-async def add_secret(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[str]:
-    """The answer shows the secret; nothing can show it again."""
+async def add_secret(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[Any]:
+    """Where the secret is made here, the answer shows it; nothing can show it again."""
     values = await read_values(request)
     try:
         source, secret = await service.add_secret(desk.actor, source_id, to_input(values, SecretInput))
     except PortalError as error:
         return await _source_page(request, desk, source_id, error=error)
-    if source.scheme in KINDS:
-        return await _source_page(request, desk, source_id)
-    return _made_page(request, desk, source, secret, new=False)
+    if secret is None or values.get("secret"):
+        return see_other(desk.url(f"sources/{source_id}"), done="secret_added")
+    return made_page(request, desk, source, secret, given=False, new=False)
 
 
 @post("/sources/{source_id:uuid}/secrets/{secret_id:uuid}/end", opt=WRITE)
@@ -143,48 +126,24 @@ async def resume_source(request: AnyRequest, desk: AtDesk, source_id: FromPath[U
     return see_other(desk.url(f"sources/{source_id}"), done="source_resumed")
 
 
-def _new_page(
-    request: AnyRequest, desk: Desk, values: dict[str, str], error: PortalError | None = None
-) -> Response[str]:
-    return desk_page(
-        request,
-        desk,
-        "sources/new.html",
-        active="sources",
-        http_status=error.status if error else 200,
-        schemes=[scheme for scheme in SCHEMES.values() if not scheme.settings_type],
-        values={"name": "", "scheme": "github", "secret": ""} | values,
-        error=error,
-    )
-
-
-def _made_page(request: AnyRequest, desk: Desk, source: SourceView, secret: str | None, *, new: bool) -> Response[str]:
-    return desk_page(
-        request,
-        desk,
-        "sources/made.html",
-        active="sources",
-        source=source,
-        secret=secret,
-        label=LABELS[source.scheme],
-        line=curl_line(source.scheme, source.settings, source.url, secret),
-        new=new,
-    )
+@post("/sources/{source_id:uuid}/pull", opt=WRITE)
+async def pull_source(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[Any]:
+    """Ask without waiting for the next time; from the start where the form says so."""
+    values = await read_values(request)
+    try:
+        await pull_now(desk.actor, source_id, PullInput(from_start=values.get("from_start") == "yes"))
+    except PortalError as error:
+        return await _source_page(request, desk, source_id, error=error)
+    return see_other(desk.url(f"sources/{source_id}"), done="pull_requested")
 
 
 async def _source_page(
-    request: AnyRequest,
-    desk: Desk,
-    source_id: UUID,
-    *,
-    cursor: str | None = None,
-    values: dict[str, str] | None = None,
-    error: PortalError | None = None,
+    request: AnyRequest, desk: Desk, source_id: UUID, *, error: PortalError | None = None
 ) -> Response[str]:
     organization = desk.actor.organization_id
     source = await signals.get_source(organization, source_id)
-    refused = await signals.list_rejected_deliveries(organization, source_id=source_id, cursor=cursor, limit=20)
-    caps = CAPS if source.body_cap_bytes in CAPS else CAPS | {source.body_cap_bytes: f"{source.body_cap_bytes:,} bytes"}
+    health = await get_source_health(organization, source_id)
+    counts = await signals.count_signals_by_status(organization, SignalFilter(source_id=source_id))
     return desk_page(
         request,
         desk,
@@ -194,26 +153,131 @@ async def _source_page(
         source=source,
         home=desk.url(f"sources/{source_id}"),
         label=LABELS[source.scheme],
-        refused=refused.items,
-        next_cursor=refused.next_cursor,
-        cursor=cursor,
-        caps=sorted(caps.items()),
+        health=health,
+        standing=_standing(source, health),
+        in_words=in_words,
+        chart=_chart(await counts_by_hour(organization, hours=HOURS, source_id=source_id)),
+        pull=await get_pull(organization, source_id) if source.scheme in KINDS else None,
+        types=await schema_queries.list_types(organization, source_id),
+        quarantined=next(number for status, number in counts.items() if status == "quarantined"),
+        causes=await acceptance.list_causes(organization, source_id),
+        cause_words=CAUSES,
+        refused=(await signals.list_rejected_deliveries(organization, source_id=source_id, limit=SHOWN_REFUSALS)).items,
+        settings=_shown_settings(source),
+        cap=CAPS.get(source.body_cap_bytes, f"{source.body_cap_bytes:,} bytes"),
         overlaps=OVERLAPS,
-        values=msgspec.structs.asdict(source) | (values or {}),
+        secret_hint=secret_hint(source.scheme),
         may_write=desk.may("sources:write"),
         error=error,
     )
 
 
+async def _editor_page(
+    request: AnyRequest, desk: Desk, source_id: UUID, values: dict[str, str], error: PortalError | None = None
+) -> Response[str]:
+    source = await signals.get_source(desk.actor.organization_id, source_id)
+    context = await form_context(desk, source.scheme, values or values_of(source, []))
+    return desk_page(
+        request,
+        desk,
+        "sources/edit.html",
+        active="sources",
+        http_status=error.status if error else 200,
+        source=source,
+        scheme=source.scheme,
+        label=LABELS[source.scheme],
+        health=await get_source_health(desk.actor.organization_id, source_id),
+        in_words=in_words,
+        home=desk.url(f"sources/{source_id}"),
+        values=values_of(source, context["readable"]) | values,
+        error=error,
+        **context,
+    )
+
+
+def _version(text: str) -> datetime:
+    """What the form was made from. Raises `InputInvalid`."""
+    try:
+        return clock.in_utc(datetime.fromisoformat(text), path="/version")
+    except ValueError:
+        raise InputInvalid.at("/version", "The form is not whole. Open it again.") from None
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a source is, in a glance and a sentence."""
+
+    tone: str
+    icon: str
+    title: str
+    text: str
+
+
+def _standing(source: SourceView, health: SourceHealth) -> Standing:
+    usual = f"Usually every {in_words(health.usual_gap_seconds)}." if health.usual_gap_seconds else ""
+    last, now = health.last_signal_at, clock.now()
+    silence = now - last if last else now - source.created_at
+    pulled = source.scheme in KINDS
+    if source.status == "paused":
+        text = "It is not asked" if pulled else "Its deliveries are refused"
+        return Standing("wait", "player-pause", "Paused", f"{text} until it is resumed.")
+    if health.quiet_since:
+        expected = f"At least one is expected every {in_words(source.expected_every_seconds or 0)}."
+        check = "Look whether the other side still runs" + ("" if pulled else ", and has this address and secret")
+        return Standing(
+            "bad", "bell-ringing", f"Nothing for {in_words(silence.total_seconds())}", f"{usual or expected} {check}."
+        )
+    if last is None:
+        text = "The first pull will tell." if pulled else "Give the address to the sender, and send a first one."
+        return Standing("calm", "hourglass", "Nothing has arrived yet", text)
+    if health.longest_usual_gap_seconds and silence > LATE * timedelta(seconds=health.longest_usual_gap_seconds):
+        return Standing("wait", "clock-question", f"Nothing for {in_words(silence.total_seconds())}", usual)
+    return Standing("good", "circle-check", "It is heard as usual", usual)
+
+
+def _chart(hours: list[HourTally]) -> dict[str, Any]:
+    """Bars of what came by the hour; what was refused stands at the foot of its bar."""
+    most = max((hour.stored + hour.refused for hour in hours), default=0)
+    bars = [
+        {
+            "hour": hour,
+            "until": hour.hour + timedelta(hours=1),
+            "height": _height(hour.stored + hour.refused, most),
+            "bad": _height(hour.refused, most),
+        }
+        for hour in hours
+    ]
+    stored, refused = sum(hour.stored for hour in hours), sum(hour.refused for hour in hours)
+    return {"bars": bars, "most": most, "stored": stored, "refused": refused, "hours": HOURS}
+
+
+def _height(number: int, most: int) -> int:
+    """What is there is seen, however little it is."""
+    return max(2, round(CHART_HEIGHT * number / most)) if number else 0
+
+
+def _shown_settings(source: SourceView) -> list[tuple[str, str]]:
+    """The settings that say something, by their labels."""
+    paging = source.settings.get("paging") or {}
+    flat = {**source.settings, **{f"paging/{name}": value for name, value in paging.items()}}
+    shown = []
+    for setting in settings_of(source.scheme):
+        value = flat.get(setting.name)
+        if value not in (None, "", False):
+            words = dict(setting.choices)
+            shown.append((setting.label, words.get("true" if value is True else str(value), str(value))))
+    if source.scheme == "evm_logs":
+        shown.insert(0, ("Event", str(source.settings.get("event"))))
+    return shown
+
+
 handlers = [
     show_sources,
-    show_new_source,
-    create_source,
     show_source,
-    show_first_delivery,
+    show_source_editor,
     change_source,
     add_secret,
     end_secret,
     pause_source,
     resume_source,
+    pull_source,
 ]
