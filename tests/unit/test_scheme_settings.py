@@ -135,6 +135,14 @@ def test_a_signed_text_can_be_cut_up_in_one_way_only() -> None:
             attempt(SEPARATED, *moved(*parts))
 
 
+def test_a_type_next_to_the_body_does_not_begin_a_body_of_its_own() -> None:
+    given = {"header": "x", "signed": "{header:x-kind}.{body}"}
+    mac = hmac.digest(SECRET.encode(), b'a.[1].{"n":1}', "sha256").hex().encode()
+    assert attempt(given, [(b"x", mac), (b"x-kind", b"a")], b'[1].{"n":1}')
+    with pytest.raises(SignatureInvalid):
+        attempt(given, [(b"x", mac), (b"x-kind", b"a.[1]")], b'{"n":1}')
+
+
 def test_a_separator_of_several_characters_ends_nothing_early() -> None:
     given = {"header": "x", "signed": "{id}--{body}", "id_header": "x-id"}
     mac = hmac.digest(SECRET.encode(), b"a---{}", "sha256").hex().encode()
