@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from portal.db.columns import oldest_id
 from portal.db.engine import run_sql, transaction
 from portal.rules.jobs import run_replays
 from portal.rules.service import assess
@@ -63,7 +65,8 @@ async def follow(reader: Visitor, answer: httpx.Response) -> httpx.Response:
 async def test_a_moment_of_the_history_is_asked_for(reader: Visitor, cast: Cast) -> None:
     sender = await make_sender(cast.alice)
     old, new = await sender.deliver({"n": 1}), await sender.deliver({"n": 2})
-    await rewrite("UPDATE signal SET received_at = '2026-05-03T09:30:00Z' WHERE id = {}", old.signal_id)
+    at, id = datetime(2026, 5, 3, 9, 30, tzinfo=UTC), oldest_id(datetime(2026, 5, 3, 9, 30, tzinfo=UTC))
+    await rewrite("UPDATE signal SET id = {}, received_at = {} WHERE id = {}", id, at, old.signal_id)
     await reader.sign_in(cast.carol)
     for question, shown in {
         "since=2026-05-03T09:00&until=2026-05-03T10:00": old,
@@ -72,7 +75,7 @@ async def test_a_moment_of_the_history_is_asked_for(reader: Visitor, cast: Cast)
         "period=1h": new,
     }.items():
         page = (await reader.get(f"{HOME}/signals?{question}")).text
-        assert [str(each.signal_id) in page for each in (old, new)] == [each is shown for each in (old, new)], question
+        assert [str(each) in page for each in (id, new.signal_id)] == [each is shown for each in (old, new)], question
     for wrong in ("since=yesterday", "until=9999-12-31T23:59:59-14:00", "since=0001-01-01T00:00:00%2B14:00"):
         assert (await reader.get(f"{HOME}/signals?{wrong}")).status_code == 400, wrong
 
@@ -90,6 +93,14 @@ async def test_a_shown_signal_that_was_waiting_says_what_became_of_it(reader: Vi
     assert "Matched a rule" in text_of(changed)
     assert "1 action" in text_of(changed)
     assert (await reader.get(f"{HOME}/signals/new?after=2026-05-03T09:30:00Z&waiting=17")).status_code == 400
+
+
+async def test_signals_are_found_by_the_end_user_they_were_for(reader: Visitor, written: RuleStage) -> None:
+    ids = await deliver_some(written)
+    await reader.sign_in(written.cast.carol)
+    page = await reader.get(f"{HOME}/signals?subject=github:monalisa")
+    assert [name for name, id in ids.items() if id in page.text] == ["assessed"]
+    assert "Nothing matches" in text_of(await reader.get(f"{HOME}/signals?subject=github:nobody"))
 
 
 async def test_volume_of_an_organisation_without_signals(reader: Visitor, cast: Cast) -> None:
@@ -324,6 +335,9 @@ async def test_what_was_refused_says_why_and_what_it_was(reader: Visitor, cast: 
     listed = text_of(await reader.get(f"{HOME}/signals/refused"))
     assert "Not verified" in listed
     assert "Shop" in listed
+    for question, number in {"cause=signature_invalid": 1, "cause=rate_limited": 0, "cause=nonsense": 1}.items():
+        found = await reader.get(f"{HOME}/signals/refused?{question}")
+        assert found.text.count("data-row") == number, question
     page = await reader.get(f"{HOME}/signals/refused/{id}")
     assert "Nothing vouches for this" in text_of(page)
     assert "<i>7</i>" in text_of(page)
