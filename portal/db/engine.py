@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import asyncpg
 from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
@@ -120,6 +120,8 @@ async def open_pool() -> AsyncIterator[None]:
     try:
         yield
     finally:
+        for reserved in ReservedConnection.made:
+            await reserved.release()
         await engine.close_connection_pool()
 
 
@@ -151,6 +153,66 @@ async def run_sql(sql: str, *arguments: Any) -> list[dict[str, Any]]:
     """Run raw SQL, with `{}` for each argument, in the current db transaction if there is one; rows as dicts."""
     rows = await get_engine().run_querystring(QueryString(sql, *arguments))
     return [dict(row) for row in rows]
+
+
+class ReservedConnection:
+    """A connection of the pool that is kept for one kind of work, done by one task at a time.
+
+    It costs none of the taking and giving back, and is there when all others are taken.
+    """
+
+    made: ClassVar[list["ReservedConnection"]] = []
+
+    def __init__(self) -> None:
+        self._pool: asyncpg.Pool | None = None
+        self._connection: Any = None
+        self.made.append(self)
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run SQL with `$1` and so on for the arguments, outside any db transaction but its own.
+
+        Whatever goes wrong, a connection in an unknown state is not used again.
+        """
+        started = time.perf_counter()
+        try:
+            if not self._is_usable():
+                await self._take()
+            rows: list[asyncpg.Record] = await self._connection.fetch(sql, *arguments)
+            return rows
+        except BaseException as error:
+            if is_unreachable(error) or not isinstance(error, asyncpg.PostgresError):
+                await self.release(broken=True)
+            raise
+        finally:
+            QUERY_SECONDS.observe(time.perf_counter() - started)
+
+    async def release(self, *, broken: bool = False) -> None:
+        """Give the connection back; the next use takes one again."""
+        connection, self._connection = self._connection, None
+        if connection is None or self._pool is None:
+            return
+        with suppress(asyncpg.InterfaceError):  # the pool has taken it back already, or was closed
+            if broken:
+                connection.terminate()
+            await self._pool.release(connection)
+
+    def _is_usable(self) -> bool:
+        try:
+            return self._pool is get_engine().pool and self._connection is not None and not self._connection.is_closed()
+        except asyncpg.InterfaceError:  # it broke, and the pool has taken it back
+            return False
+
+    async def _take(self) -> None:
+        await self.release(broken=True)
+        self._pool = get_engine().pool
+        assert self._pool is not None, "a connection is kept only where there is a pool"
+        self._connection = await self._pool.acquire(timeout=WAIT_SECONDS)
+
+
+def numbered(sql: str) -> str:
+    """SQL for `run_sql`, with `{}` for each argument, as PostgreSQL itself numbers them."""
+    first, *others = sql.split("{}")
+    return first + "".join(f"${place}{text}" for place, text in enumerate(others, start=1))
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -6,16 +6,16 @@ keep the others from it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from portal.db.engine import database_unavailable, run_sql
+from portal.db.engine import ReservedConnection, database_unavailable, numbered, run_sql
 from portal.jobs.queue import ring
 from portal.logging import get_logger
 from portal.signals.tables import SignalStatus
@@ -81,6 +81,8 @@ INSERT = """
     ORDER BY made.source, made.external_id COLLATE "C"
     ON CONFLICT (source, external_id) DO NOTHING RETURNING id"""
 
+INSERT_NUMBERED = numbered(INSERT)
+
 
 async def store(row: Row) -> Outcome:
     """Store a delivery together with those that arrive at the same time; returns after the commit.
@@ -97,13 +99,18 @@ async def settle() -> None:
 
 async def insert(rows: Sequence[Row]) -> set[UUID]:
     """Insert within the current db transaction, if there is one; the ids of those that are new and not stale."""
-    return {row["id"] for row in await run_sql(INSERT, *map(list, zip(*rows, strict=True)))}
+    return {row["id"] for row in await run_sql(INSERT, *_columns(rows))}
+
+
+def _columns(rows: Sequence[Row]) -> Iterable[list[Any]]:
+    return map(list, zip(*rows, strict=True))
 
 
 async def _store_all(rows: list[Row]) -> list[Outcome | Exception]:
     try:
         async with asyncio.timeout(FLUSH_SECONDS):
-            stored = await insert(rows)
+            inserted = await _reserved.fetch(INSERT_NUMBERED, *_columns(rows))
+            stored = {row["id"] for row in inserted}
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
         # One of them cannot be stored at all. Halving finds it in a few more inserts.
         if len(rows) == 1:
@@ -156,3 +163,4 @@ async def _find_stored(rows: list[Row]) -> dict[UUID, Outcome]:
 
 
 _flush: Together[Row, Outcome] = Together(_store_all)
+_reserved = ReservedConnection()

@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
@@ -34,14 +35,17 @@ from portal.signals.errors import (
     SourcePaused,
 )
 from portal.signals.flush import Fate, Outcome, Row
-from portal.signals.metrics import DELIVERIES, STAGE_SECONDS
+from portal.signals.metrics import RECEIVE_SECONDS, count_delivery
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import Headers, Verified
-from portal.signals.senders import ActiveSecret, Sender, find_kept, load_sender, stand_in
+from portal.signals.senders import MOST_KEPT, ActiveSecret, Sender, find_kept, load_sender, stand_in
 from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 
 log = get_logger(__name__)
+ONE_MINUTE = timedelta(minutes=1)
+NO_ID = UUID(int=0)
+LONGEST_ID = len("urn:uuid:{00000000-0000-0000-0000-000000000000}")
 ATTEMPTS = 4
 """How often a delivery is checked whose source changes again and again while it is."""
 
@@ -56,8 +60,6 @@ class PulledFact(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = "application/json"
     trouble: str | None = None
     """Why it cannot be used as it is, although its body can be read; then it is quarantined."""
-    reasons: Sequence[str] = ()
-    """Why it cannot be read; then it is quarantined."""
 
 
 async def receive(source_id: UUID | str, headers: Headers, body: bytes, ip: str) -> Receipt:
@@ -79,7 +81,7 @@ async def receive(source_id: UUID | str, headers: Headers, body: bytes, ip: str)
     except PortalError as error:
         await refuse(id, headers, error, body_bytes=len(body), body=body, ip=ip)
         raise
-    STAGE_SECONDS.labels("receive").observe(time.perf_counter() - started)
+    RECEIVE_SECONDS.observe(time.perf_counter() - started)
     return receipt
 
 
@@ -89,7 +91,7 @@ async def refuse(
     """Record why a delivery is refused. A body above the source's cap, or one that was not read, is not kept."""
     sender = find_kept(source_id) or await load_sender(source_id)
     scheme = sender.scheme if sender else "unknown"
-    DELIVERIES.labels(scheme, error.code).inc()
+    count_delivery(scheme, error.code)
     if sender and scheme in schemes.SCHEMES:
         read = schemes.headers_of(scheme, sender.settings) | {b"content-type", schemes.QUERY}
         headers = [pair for pair in headers if pair[0] in read]
@@ -134,16 +136,23 @@ async def store_pulled(sender: Sender, facts: Sequence[PulledFact]) -> int:
         )
         if known[0]["count"] < len(rows):
             raise SourceChanged("The source was changed or paused while it was pulled.")
-    DELIVERIES.labels(sender.scheme, SignalStatus.RECEIVED.value).inc(len(stored))
+    count_delivery(sender.scheme, SignalStatus.RECEIVED.value, len(stored))
     return len(stored)
 
 
 def as_id(source_id: UUID | str) -> UUID:
     """The id; one that no source has for a text that is no id, so that it goes the way of an unknown source."""
+    if isinstance(source_id, UUID):
+        return source_id
+    return _parse_id(source_id) if len(source_id) <= LONGEST_ID else NO_ID
+
+
+@lru_cache(maxsize=2 * MOST_KEPT)
+def _parse_id(text: str) -> UUID:
     try:
-        return source_id if isinstance(source_id, UUID) else UUID(source_id)
+        return UUID(text)
     except ValueError:
-        return UUID(int=0)
+        return NO_ID
 
 
 async def _take_in(sender: Sender, headers: Headers, body: bytes, ip: str) -> Receipt:
@@ -238,10 +247,10 @@ def _row(
     skew_ms: int | None,
     now: datetime,
     may_refuse: bool,
-    troubles: Sequence[str] = (),
+    trouble: str | None = None,
 ) -> Row:
     """The signal to store, quarantined with reasons if its body is not as it should be. Raises `PayloadInvalid`."""
-    reasons: list[dict[str, Any]] = [{"rule_id": None, "path": None, "message": trouble} for trouble in troubles]
+    reasons: list[dict[str, Any]] = [{"rule_id": None, "path": None, "message": trouble}] if trouble else []
     try:
         payload = parse_payload(body)
         type = type or _type_in(payload)
@@ -285,13 +294,10 @@ def _pulled_row(sender: Sender, fact: PulledFact, now: datetime) -> Row:
         skew_ms=None,
         now=now,
         may_refuse=False,
+        trouble=fact.trouble,
     )
     # One pull brings many facts, and each is the beginning of a story of its own.
-    row = row._replace(correlation_id=row.id.hex)
-    if fact.trouble is None:
-        return row
-    reasons = [{"rule_id": None, "path": None, "message": fact.trouble}]
-    return row._replace(status=SignalStatus.QUARANTINED.value, reasons=msgspec.json.encode(reasons).decode())
+    return row._replace(correlation_id=row.id.hex)
 
 
 def _type_in(payload: Any) -> str:
@@ -300,8 +306,11 @@ def _type_in(payload: Any) -> str:
 
 
 def _content_type(headers: Headers) -> str:
-    value = next((value for name, value in headers if name == b"content-type"), b"").decode("latin-1")[:200]
-    return value if value.isascii() and value.isprintable() else ""
+    for name, value in headers:
+        if name == b"content-type":
+            text = value.decode("latin-1")[:200]
+            return text if text.isascii() and text.isprintable() else ""
+    return ""
 
 
 async def _answer(sender: Sender, verified: Verified, secret: ActiveSecret, row: Row, outcome: Outcome) -> Receipt:
@@ -312,8 +321,8 @@ async def _answer(sender: Sender, verified: Verified, secret: ActiveSecret, row:
             "Nothing was changed; a new fact needs a new id."
         )
     duplicate = outcome.fate == Fate.DUPLICATE
-    DELIVERIES.labels(sender.scheme, "duplicate" if duplicate else outcome.status).inc()
-    if secret.last_used_at is None or secret.last_used_at < row.received_at - timedelta(minutes=1):
+    count_delivery(sender.scheme, "duplicate" if duplicate else outcome.status)
+    if secret.last_used_at is None or row.received_at - secret.last_used_at > ONE_MINUTE:
         await _touch_secret(secret, row.received_at)
     if not duplicate and sender.organization_id is not None:
         announce("signals", sender.organization_id)
@@ -344,7 +353,7 @@ async def _touch_secret(secret: ActiveSecret, now: datetime) -> None:
             "UPDATE source_secret SET last_used_at = {} WHERE id = {} AND (last_used_at IS NULL OR last_used_at < {})",
             now,
             secret.id,
-            now - timedelta(minutes=1),
+            now - ONE_MINUTE,
         )
     except Exception as error:
         # The delivery is stored, and that is what the answer is about.
