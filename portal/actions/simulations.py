@@ -3,13 +3,13 @@
 The node is asked outside any db transaction; the answers are stored by compare-and-set.
 """
 
-import asyncio
 from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 import msgspec
-from structlog.contextvars import bound_contextvars
 
 from portal import clock
 from portal.accounts.permissions import Permission
@@ -27,8 +27,6 @@ from portal.jobs.queue import ring
 from portal.logging import get_logger
 
 log = get_logger(__name__)
-AT_ONCE = 16
-"""Questions to one node at a time."""
 
 CALLS = """
     SELECT a.id, a.chain, a.contract, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
@@ -84,29 +82,31 @@ async def _simulate(calls: list[dict[str, Any]]) -> int:
             "SELECT id, abi FROM contract WHERE id = ANY({}::uuid[])", list({call["contract"] for call in calls})
         )
     }
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def ask(row: dict[str, Any]) -> SimulatedCall:
-        call = Call(row["signer_address"], row["to_address"], bytes(row["calldata"]), int(row["value_wei"]))
-        async with gate:
-            return await get_node(row["chain"]).simulate(call, abi=abis[row["contract"]])
-
-    answers = await asyncio.gather(*(ask(call) for call in calls), return_exceptions=True)
+    answers: dict[UUID, SimulatedCall | NodeUnavailable] = {}
+    for chain_id, group in groupby(sorted(calls, key=itemgetter("chain")), key=itemgetter("chain")):
+        rows = list(group)
+        asked = [(_call(row), abis[row["contract"]]) for row in rows]
+        try:
+            simulated = await get_node(chain_id).simulate_many(asked)
+        except NodeUnavailable as error:
+            simulated = [error] * len(rows)
+        answers |= {row["id"]: answer for row, answer in zip(rows, simulated, strict=True)}
     # One that the node does not answer keeps no other from being recorded.
-    done = await _store(
-        {call["id"]: answer for call, answer in zip(calls, answers, strict=True) if isinstance(answer, SimulatedCall)}
-    )
-    for answer in answers:
-        if isinstance(answer, BaseException):
+    done = await _store({id: answer for id, answer in answers.items() if isinstance(answer, SimulatedCall)})
+    for answer in answers.values():
+        if isinstance(answer, NodeUnavailable):
             raise answer
     return done
+
+
+def _call(row: dict[str, Any]) -> Call:
+    return Call(row["signer_address"], row["to_address"], bytes(row["calldata"]), int(row["value_wei"]))
 
 
 async def _store(answers: dict[UUID, SimulatedCall]) -> int:
     """Store what the chain said about actions that are still open, and approve those whose policy asks nobody."""
     if not answers:
         return 0
-    approved = False
     async with transaction():
         # In one order, so that two simulations of the same actions do not deadlock.
         rows = await run_sql(
@@ -117,31 +117,31 @@ async def _store(answers: dict[UUID, SimulatedCall]) -> int:
             list(answers),
         )
         now = clock.now()
-        for row in rows:
-            answer = answers[row["id"]]
-            automatic = row["approvals_required"] == 0 and answer.ok and row["expires_at"] > now
-            await run_sql(
-                """UPDATE action SET simulation = {}, simulated_at = {}, status = {}, decided_at = {} WHERE id = {}""",
-                msgspec.json.encode(answer).decode(),
-                now,
-                (ActionStatus.APPROVED if automatic else ActionStatus.PROPOSED).value,
-                now if automatic else None,
-                row["id"],
-            )
-            if automatic:
-                approved = True
-                await _record_automatic_approval(row)
-    if approved:
+        approved = [
+            row["approvals_required"] == 0 and answers[row["id"]].ok and row["expires_at"] > now for row in rows
+        ]
+        await run_sql(
+            """UPDATE action SET simulation = made.simulation, simulated_at = {}, status = made.status,
+                                 decided_at = CASE made.status WHEN {} THEN {}::timestamptz END
+               FROM unnest({}::uuid[], {}::jsonb[], {}::text[]) AS made (id, simulation, status)
+               WHERE action.id = made.id""",
+            *(now, ActionStatus.APPROVED.value, now),
+            [row["id"] for row in rows],
+            [msgspec.json.encode(answers[row["id"]]).decode() for row in rows],
+            [(ActionStatus.APPROVED if each else ActionStatus.PROPOSED).value for each in approved],
+        )
+        await audit.append_many([_automatic(row) for row, each in zip(rows, approved, strict=True) if each])
+    if any(approved):
         ring("run_lanes")
     return len(rows)
 
 
-async def _record_automatic_approval(row: dict[str, Any]) -> None:
-    with bound_contextvars(correlation_id=row["correlation_id"]):
-        await audit.append(
-            system_actor(row["organization"], f"policy {row['policy']}"),
-            "action.approved",
-            "action",
-            row["id"],
-            {"digest": bytes(row["digest"]).hex(), "policy": row["policy"], "version": row["number"]},
-        )
+def _automatic(row: dict[str, Any]) -> audit.Entry:
+    return audit.Entry(
+        system_actor(row["organization"], f"policy {row['policy']}"),
+        "action.approved",
+        "action",
+        row["id"],
+        {"digest": bytes(row["digest"]).hex(), "policy": row["policy"], "version": row["number"]},
+        row["correlation_id"],
+    )

@@ -21,6 +21,7 @@ from portal.settings import get_settings
 
 log = get_logger(__name__)
 BATCH = 100  # reads in one request; hosted nodes commonly refuse more
+SIMULATIONS = 32  # in one request: two questions each, the code of each target, and the block
 LEAST_TIP_WEI = 1
 BUSY = re.compile(r"\brate\b|too many requests|capacity|throughput|per second|quota|\bbusy\b", re.I)
 """What nodes say of themselves rather than of a question."""
@@ -186,21 +187,50 @@ class Node:
 
         Not ok also where data is sent to an address without code, which a chain would silently accept.
         """
-        shape, to = _call_object(call), call.to_address
-        asked: list[Asked] = [
-            ("eth_blockNumber", []),
-            ("eth_call", [shape, "latest"]),
-            ("eth_estimateGas", [shape]),
-            *([("eth_getCode", [to, "latest"])] if to and call.calldata else []),
-        ]
-        number, called, estimated, *code = await self._ask(asked)
+        [answer] = await self.simulate_many([(call, abi)])
+        if isinstance(answer, NodeUnavailable):
+            raise answer
+        return answer
+
+    async def simulate_many(self, calls: Sequence[tuple[Call, Abi | None]]) -> list[Simulation | NodeUnavailable]:
+        """Each call as `simulate` does it, alone, or why the node does not tell. Asks many at once; never raises."""
+        simulated: list[Simulation | NodeUnavailable] = []
+        for start in range(0, len(calls), SIMULATIONS):
+            try:
+                simulated += await self._simulate(calls[start : start + SIMULATIONS])
+            except NodeUnavailable as error:
+                return simulated + [error] * (len(calls) - start)
+        return simulated
+
+    async def _simulate(self, calls: Sequence[tuple[Call, Abi | None]]) -> list[Simulation | NodeUnavailable]:
+        targets = list(dict.fromkeys(call.to_address for call, _ in calls if call.to_address and call.calldata))
+        asked: list[Asked] = [("eth_blockNumber", []), *(("eth_getCode", [target, "latest"]) for target in targets)]
+        for call, _ in calls:
+            shape = _call_object(call)
+            asked += [("eth_call", [shape, "latest"]), ("eth_estimateGas", [shape])]
+        number, *answers = await self._ask(asked)
         block_number = _parse(_number, self._result(number), self.chain_id)
+        codes, outcomes = dict(zip(targets, answers, strict=False)), answers[len(targets) :]
+        simulated: list[Simulation | NodeUnavailable] = []
+        for (call, abi), called, estimated in zip(calls, outcomes[::2], outcomes[1::2], strict=True):
+            code = codes.get(call.to_address) if call.to_address and call.calldata else None
+            try:
+                simulated.append(self._judge(call, abi, (called, estimated, code), block_number))
+            except NodeUnavailable as error:
+                simulated.append(error)
+        return simulated
+
+    def _judge(
+        self, call: Call, abi: Abi | None, answers: Sequence[dict[str, Any] | None], block_number: int
+    ) -> Simulation:
+        called, estimated, code = answers
         for answer in (called, estimated):
-            if "error" in answer:
+            if answer and "error" in answer:
                 return Simulation(False, None, block_number, self._refusal(answer["error"], abi))
-        if code and self._result(code[0]) == "0x":
-            return Simulation(False, None, block_number, f"There is no contract at {to} on chain {self.chain_id}.")
-        return Simulation(True, _parse(_number, estimated["result"], self.chain_id), block_number, None)
+        if code and self._result(code) == "0x":
+            nothing = f"There is no contract at {call.to_address} on chain {self.chain_id}."
+            return Simulation(False, None, block_number, nothing)
+        return Simulation(True, _parse(_number, estimated and estimated["result"], self.chain_id), block_number, None)
 
     async def revert_reason(self, call: Call, block_number: int, *, abi: Abi | None = None) -> str | None:
         """Why a transaction mined in `block_number` failed, by carrying it out again after and before that block.

@@ -15,7 +15,7 @@ from eth_utils.crypto import keccak
 from portal.chain import endpoint
 from portal.chain.abi import encode_call, encode_constructor
 from portal.chain.compiler import compile_template
-from portal.chain.rpc import Call, CallReverted, Fees, Node, NodeUnavailable
+from portal.chain.rpc import Call, CallReverted, Fees, Node, NodeUnavailable, Simulation
 from portal.chain.send_answers import SendKind
 from tests.anvil import Anvil, running_anvil
 
@@ -165,6 +165,38 @@ async def test_a_call_of_an_address_without_code_is_not_ok(node: Node) -> None:
     assert not simulation.ok
     assert f"no contract at {OTHER}" in str(simulation.revert_reason)
     assert (await node.simulate(Call(SENDER, OTHER, b"", value_wei=1))).ok
+
+
+async def test_many_calls_are_simulated_together_each_as_if_alone(node: Node) -> None:
+    points = await compile_template("points")
+    creation = encode_constructor(points.abi, points.bytecode, {"name": "Acme points", "symbol": "ACME"}).calldata
+    kinds = [
+        Call(SENDER, None, creation),
+        Call(SENDER, OTHER, b"", value_wei=1),
+        Call(SENDER, OTHER, b"\x12\x34\x56\x78"),
+        Call(SENDER, SENDER, b"\x12\x34\x56\x78"),
+        Call(SENDER, OTHER, b"", value_wei=10**40),
+        Call(SENDER, None, b"\xfe"),
+    ]
+    alone = [await node.simulate(call) for call in kinds]
+    assert [each.ok for each in alone] == [True, True, False, False, False, False]
+    together = await node.simulate_many([(call, None) for call in kinds * 15])
+    assert together == alone * 15
+    assert await node.simulate_many([]) == []
+
+
+async def test_a_node_that_stops_answering_keeps_no_answer_back() -> None:
+    honest, requests = results(eth_blockNumber="0x7", eth_call="0x", eth_estimateGas="0x5208"), 0
+
+    def then_silent(batch: list[dict[str, Any]]) -> Any:
+        nonlocal requests
+        requests += 1
+        return honest(batch) if requests < 4 else b"<html>"
+
+    async with answering(then_silent) as url, node_of(url) as node:
+        simulated = await node.simulate_many([(Call(SENDER, OTHER, b""), None)] * 200)
+    assert [type(each) for each in simulated] == [Simulation] * 64 + [NodeUnavailable] * 136
+    assert requests == 4, "of a node that does not answer no more is asked"
 
 
 async def test_a_value_beyond_the_balance_is_a_reason_not_an_outage(node: Node) -> None:
