@@ -188,7 +188,7 @@ async def foreign(cast: Cast) -> dict[str, str]:
         "invitation_id": invitation.id,
         **await work_of(cast.dave, stage.sender.source_id),
     }
-    return {name: str(id) for name, id in ids.items()}
+    return {"type": "order", **{name: str(id) for name, id in ids.items()}}
 
 
 async def work_of(player: Player, source_id: UUID) -> dict[str, UUID]:
