@@ -38,7 +38,7 @@ MAKES_ITS_SECRET = frozenset({"standard_webhooks", "stripe", "shopify", "slack",
 """Senders that make their secret by themselves, often only once they have the address."""
 INSTRUCTIONS = {
     "github": "On GitHub: Settings → Webhooks → Add webhook, of the repository or organisation. Payload URL is the "
-    "address, content type application/json, secret the secret.",
+    "address, content type application/json, and its secret as here.",
     "stripe": "On Stripe: Developers → Webhooks → Add destination, with the address and the events you want.",
     "shopify": "On Shopify: Settings → Notifications → Webhooks → Create webhook, with the address, format JSON. The "
     "secret is shown below the list; for an app it is its client secret.",
@@ -54,7 +54,11 @@ MADE = "Leave it empty and a strong one is made, to give to the sender."
 
 
 def used_by(scheme: str) -> str:
-    return PULLED.get(scheme) or SCHEMES[scheme].used_by
+    """Whom it is for, below its name."""
+    if scheme in PULLED:
+        return PULLED[scheme]
+    text = SCHEMES[scheme].used_by.removeprefix(f"{SCHEMES[scheme].label}: ")
+    return text[:1].upper() + text[1:]
 
 
 def secret_hint(scheme: str) -> str:
@@ -79,3 +83,16 @@ def how_it_signs(scheme: str, settings: dict[str, Any]) -> str:
     maker = "Ed25519" if scheme == "ed25519" else f"HMAC-{settings.get('algorithm', 'sha256').upper()}"
     signed = settings.get("signed", "{body}").replace("\n", "⏎")
     return f"Its header {settings['header']} holds {maker} of {signed}, in {settings.get('encoding', 'hex')}."
+
+
+def roughly(seconds: float) -> str:
+    """`45 seconds`, `4 minutes`, `3 hours`: in whole numbers, as people say it."""
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}s"
+    return f"{seconds:.0f} seconds" if seconds >= 1.5 else "a second"
+
+
+def rhythm(gap_seconds: float) -> str:
+    """How often something comes: `every 4 minutes`."""
+    return f"every {roughly(gap_seconds)}" if gap_seconds >= 1.5 else "every moment"

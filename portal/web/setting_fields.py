@@ -23,6 +23,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = False
     default: str = ""
     """What a new form holds."""
+    fact: str = ""
+    """What it is called where it stands alone, if not as in the form."""
     only: str = ""
     """The way of paging that it belongs to."""
 
@@ -46,14 +48,11 @@ def _signature(*more: Setting) -> Section:
                 required=True,
             ),
             Setting(
-                name="signed",
-                label="What is signed",
-                default="{body}",
-                hint="{body} and, as the sender has it, {timestamp}, {id}, {url} (this source's address) or "
-                "{header:x-name}, with what stands between them.",
-                required=True,
+                name="prefix",
+                label="What stands before it",
+                fact="Before the signature",
+                hint="Such as sha256= or v0=; nothing for most.",
             ),
-            Setting(name="prefix", label="What stands before it", hint="Such as sha256= or v0=; nothing for most."),
             Setting(
                 name="encoding",
                 label="How it is written",
@@ -64,8 +63,17 @@ def _signature(*more: Setting) -> Section:
             *more,
             Setting(
                 name="signature_part",
+                fact="Name of the signature within it",
                 label="Its name within the header",
                 hint="Only where the header holds pairs: v1 in t=1700000000,v1=52a8…",
+            ),
+            Setting(
+                name="signed",
+                label="What is signed",
+                default="{body}",
+                hint="{body} and, as the sender has it, {timestamp}, {id}, {url} (this source's address) or "
+                "{header:x-name}, with what stands between them.",
+                required=True,
             ),
         ),
     )
@@ -77,6 +85,7 @@ TIME = Section(
         Setting(name="timestamp_header", label="Header of the timestamp", hint="Where it is in one of its own."),
         Setting(
             name="timestamp_part",
+            fact="Name of the timestamp in the header",
             label="Or its name within the signature's header",
             hint="Where the header holds pairs: t in t=1700000000,v1=52a8…",
         ),
@@ -85,7 +94,7 @@ TIME = Section(
             label="It counts",
             kind="choice",
             default="seconds",
-            choices=(("seconds", "Seconds since 1970 (10 digits)"), ("milliseconds", "Milliseconds (13 digits)")),
+            choices=(("seconds", "Seconds (10 digits)"), ("milliseconds", "Milliseconds (13 digits)")),
         ),
         Setting(
             name="tolerance_seconds",
@@ -102,10 +111,16 @@ NAMING = Section(
     "Id and type",
     (
         Setting(name="id_header", label="Header of the id", hint="Such as X-Request-Id."),
-        Setting(name="id_pointer", label="Or where it is in the body", hint="A JSON Pointer such as /data/id."),
+        Setting(
+            name="id_pointer",
+            fact="Id in the body",
+            label="Or where it is in the body",
+            hint="A JSON Pointer such as /data/id.",
+        ),
         Setting(name="type_header", label="Header of the type", hint="Such as X-Event-Type."),
         Setting(
             name="type_pointer",
+            fact="Type in the body",
             label="Or where that is in the body",
             hint="A JSON Pointer such as /event. If both are empty: /type.",
         ),
@@ -203,6 +218,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
                 Setting(name="type", label="Their type", hint="One for all, such as order.paid."),
                 Setting(
                     name="type_at",
+                    fact="Type in an item",
                     label="Or where the type is in an item",
                     hint="A JSON Pointer. If both are empty: /type.",
                 ),

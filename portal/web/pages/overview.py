@@ -23,6 +23,7 @@ from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.render import AnyRequest, count, duration
+from portal.web.sender_words import roughly
 from portal.web.states import STATES
 
 BAR_HEIGHT = 60
@@ -179,7 +180,7 @@ def _quiet(desk: Desk, sources: list[SourceView], quiet: dict[UUID, datetime]) -
     found = []
     for source in sources:
         if source.id in quiet:
-            silence = in_words((clock.now() - (source.last_signal_at or source.created_at)).total_seconds())
+            silence = roughly((clock.now() - (source.last_signal_at or source.created_at)).total_seconds())
             expected = in_words(source.expected_every_seconds or 0)
             found.append(
                 {

@@ -13,7 +13,6 @@ from portal.accounts.permissions import Permission
 from portal.errors import InputInvalid, NotFound, PortalError
 from portal.signals import queries as signals
 from portal.signals import schema_service, service
-from portal.signals.health import in_words
 from portal.signals.json_schemas import compile_schema, infer_schema
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.pulls import KINDS
@@ -26,7 +25,7 @@ from portal.web.curl import curl_line
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
 from portal.web.render import AnyRequest, fragment, see_other
-from portal.web.sender_words import GROUPS, INSTRUCTIONS, MAKES_ITS_SECRET, how_it_signs, secret_hint, used_by
+from portal.web.sender_words import GROUPS, INSTRUCTIONS, MAKES_ITS_SECRET, how_it_signs, roughly, secret_hint, used_by
 from portal.web.setting_fields import LABELS, SECTIONS
 from portal.web.source_forms import (
     ON_FAILURE,
@@ -183,7 +182,7 @@ async def _form_page(
         public_key=scheme in SCHEMES and SCHEMES[scheme].new_secret is None,
         found=found,
         pasted={"request": "", "known_secret": ""} | (pasted or {}),
-        in_words=in_words,
+        roughly=roughly,
         how=how_it_signs(scheme, found.settings) if found else None,
         tree=tree_of(found.payload) if found and found.payload is not None else None,
         values=values,

@@ -25,7 +25,7 @@ from portal.web.forms import read_values, to_input
 from portal.web.pages.refused import CAUSES
 from portal.web.pages.source_wizard import form_context, made_page
 from portal.web.render import AnyRequest, see_other
-from portal.web.sender_words import secret_hint
+from portal.web.sender_words import rhythm, roughly, secret_hint
 from portal.web.setting_fields import LABELS, settings_of
 from portal.web.source_forms import CAPS, at_our_fields, source_change, values_of
 
@@ -36,6 +36,7 @@ CHART_HEIGHT = 60
 SHOWN_REFUSALS = 5
 LATE = 3
 """Times the longest usual silence: from there on it is said that a source is later than usual."""
+LATE_AT_LEAST = timedelta(minutes=10)
 OVERLAPS = [
     ("", "Keep the others, too"),
     ("86400", "End the others in a day"),
@@ -156,6 +157,7 @@ async def _source_page(
         health=health,
         standing=_standing(source, health),
         in_words=in_words,
+        roughly=roughly,
         chart=_chart(await counts_by_hour(organization, hours=HOURS, source_id=source_id)),
         pull=await get_pull(organization, source_id) if source.scheme in KINDS else None,
         types=await schema_queries.list_types(organization, source_id),
@@ -186,13 +188,20 @@ async def _editor_page(
         source=source,
         scheme=source.scheme,
         label=LABELS[source.scheme],
-        health=await get_source_health(desk.actor.organization_id, source_id),
-        in_words=in_words,
+        usual=_usual_silence(await get_source_health(desk.actor.organization_id, source_id)),
         home=desk.url(f"sources/{source_id}"),
         values=values_of(source, context["readable"]) | values,
         error=error,
         **context,
     )
+
+
+def _usual_silence(health: SourceHealth) -> str | None:
+    """What helps to choose when silence is an alarm."""
+    if health.usual_gap_seconds is None or health.longest_usual_gap_seconds is None:
+        return None
+    longest = roughly(health.longest_usual_gap_seconds)
+    return f"Usually one comes {rhythm(health.usual_gap_seconds)}; 95 of 100 silences are no longer than {longest}."
 
 
 def _version(text: str) -> datetime:
@@ -213,7 +222,7 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def _standing(source: SourceView, health: SourceHealth) -> Standing:
-    usual = f"Usually every {in_words(health.usual_gap_seconds)}." if health.usual_gap_seconds else ""
+    usual = f"Usually one comes {rhythm(health.usual_gap_seconds)}." if health.usual_gap_seconds is not None else ""
     last, now = health.last_signal_at, clock.now()
     silence = now - last if last else now - source.created_at
     pulled = source.scheme in KINDS
@@ -224,13 +233,14 @@ def _standing(source: SourceView, health: SourceHealth) -> Standing:
         expected = f"At least one is expected every {in_words(source.expected_every_seconds or 0)}."
         check = "Look whether the other side still runs" + ("" if pulled else ", and has this address and secret")
         return Standing(
-            "bad", "bell-ringing", f"Nothing for {in_words(silence.total_seconds())}", f"{usual or expected} {check}."
+            "bad", "bell-ringing", f"Nothing for {roughly(silence.total_seconds())}", f"{usual or expected} {check}."
         )
     if last is None:
         text = "The first pull will tell." if pulled else "Give the address to the sender, and send a first one."
         return Standing("calm", "hourglass", "Nothing has arrived yet", text)
-    if health.longest_usual_gap_seconds and silence > LATE * timedelta(seconds=health.longest_usual_gap_seconds):
-        return Standing("wait", "clock-question", f"Nothing for {in_words(silence.total_seconds())}", usual)
+    longest = timedelta(seconds=health.longest_usual_gap_seconds or 0)
+    if longest and silence > max(LATE * longest, LATE_AT_LEAST):
+        return Standing("wait", "clock-question", f"Nothing for {roughly(silence.total_seconds())}", usual)
     return Standing("good", "circle-check", "It is heard as usual", usual)
 
 
@@ -255,18 +265,26 @@ def _height(number: int, most: int) -> int:
     return max(2, round(CHART_HEIGHT * number / most)) if number else 0
 
 
-def _shown_settings(source: SourceView) -> list[tuple[str, str]]:
-    """The settings that say something, by their labels."""
+class Shown(msgspec.Struct, frozen=True):
+    """A setting as a fact."""
+
+    label: str
+    text: str
+    is_code: bool
+
+
+def _shown_settings(source: SourceView) -> list[Shown]:
+    """The settings that say something, which the usual choices and numbers do not."""
     paging = source.settings.get("paging") or {}
     flat = {**source.settings, **{f"paging/{name}": value for name, value in paging.items()}}
-    shown = []
+    shown = [Shown("Event", str(flat.get("event")), is_code=True)] if source.scheme == "evm_logs" else []
     for setting in settings_of(source.scheme):
         value = flat.get(setting.name)
-        if value not in (None, "", False):
-            words = dict(setting.choices)
-            shown.append((setting.label, words.get("true" if value is True else str(value), str(value))))
-    if source.scheme == "evm_logs":
-        shown.insert(0, ("Event", str(source.settings.get("event"))))
+        text = "true" if value is True else str(value)
+        if value in (None, "", False) or (setting.kind != "text" and text == setting.default):
+            continue
+        words = dict(setting.choices)
+        shown.append(Shown(setting.fact or setting.label, words.get(text, text), is_code=setting.kind == "text"))
     return shown
 
 
