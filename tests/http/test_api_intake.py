@@ -49,7 +49,7 @@ async def test_a_delivery_is_acknowledged_stored_and_shown(http: httpx.AsyncClie
     assert shown["type"].startswith("sponsorship")
     assert shown["correlation_id"] == answer.headers["x-correlation-id"]
     assert shown["action_ids"] == []
-    listed = (await http.get("/api/v1/signals", params={"text": "octocat"}, headers=key)).json()
+    listed = (await http.get("/api/v1/signals", params={"external_id": "first-1"}, headers=key)).json()
     assert [item["id"] for item in listed["items"]] == [receipt["signal_id"]]
 
 

@@ -9,7 +9,15 @@ import asyncpg
 import pytest
 
 from portal.db import engine
-from portal.db.engine import get_engine, in_transaction, is_unreachable, run_sql, transaction
+from portal.db.engine import (
+    ReservedConnection,
+    get_engine,
+    in_transaction,
+    is_unreachable,
+    numbered,
+    run_sql,
+    transaction,
+)
 
 
 async def begin_and_end_for_ever() -> None:
@@ -23,6 +31,8 @@ async def all_connections() -> AsyncIterator[None]:
     """Hold every connection of the pool; one that is lost makes this a `TimeoutError`."""
     pool = get_engine().pool
     assert pool is not None
+    for reserved in ReservedConnection.made:
+        await reserved.release()
     taken = [await pool.acquire(timeout=20) for _ in range(pool.get_max_size())]
     try:
         yield
@@ -65,3 +75,46 @@ async def test_whoever_finds_no_free_connection_is_told_so(database: None, monke
             await transaction().__aenter__()
     assert is_unreachable(alone.value)
     assert await run_sql("SELECT 1 AS one") == [{"one": 1}]
+
+
+@pytest.fixture
+async def reserved(database: None) -> AsyncIterator[ReservedConnection]:
+    connection = ReservedConnection()
+    yield connection
+    await connection.release()
+    ReservedConnection.made.remove(connection)
+
+
+async def test_a_reserved_connection_is_there_when_all_others_are_taken(
+    reserved: ReservedConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"]
+    pool = get_engine().pool
+    assert pool is not None
+    taken = [await pool.acquire(timeout=20) for _ in range(pool.get_max_size() - 1)]
+    monkeypatch.setattr(engine, "WAIT_SECONDS", 0.1)
+    with pytest.raises(TimeoutError):
+        await run_sql("SELECT 1")
+    assert (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"] == process
+    for connection in taken:
+        await pool.release(connection)
+
+
+async def test_a_reserved_connection_that_breaks_is_replaced_and_none_is_lost(reserved: ReservedConnection) -> None:
+    process = (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"]
+    with pytest.raises(asyncpg.PostgresSyntaxError):
+        await reserved.fetch("nonsense")
+    assert (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"] == process
+    await run_sql("SELECT pg_terminate_backend({}::int)", process)
+    await asyncio.sleep(0.05)
+    assert (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"] != process
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await reserved.fetch("SELECT pg_sleep(10)")
+    assert (await reserved.fetch("SELECT $1::int AS number", 7))[0]["number"] == 7
+    async with all_connections():
+        pass
+
+
+def test_arguments_are_numbered_in_their_order() -> None:
+    assert numbered("SELECT {}, {}::text") == "SELECT $1, $2::text"
