@@ -95,6 +95,15 @@ class Transaction(PostgresTransaction):
             raise
 
 
+SERVER_SETTINGS = {
+    "application_name": "signal-portal",
+    "timezone": "UTC",
+    # Every query of ours is short: to start workers or a compiler for it takes ten times as long as to run it.
+    "max_parallel_workers_per_gather": "0",
+    "jit": "off",
+}
+
+
 @cache
 def get_engine() -> Engine:
     """The engine of this process; connects on first use, pools after `open_pool()`."""
@@ -112,7 +121,7 @@ async def open_pool() -> AsyncIterator[None]:
         timeout=5,
         reset=_leave_as_it_is,
         command_timeout=30,
-        server_settings={"application_name": "signal-portal", "timezone": "UTC"},
+        server_settings=SERVER_SETTINGS,
     )
     assert engine.pool is not None
     POOL_CONNECTIONS.labels("open").set_function(engine.pool.get_size)

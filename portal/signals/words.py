@@ -25,6 +25,8 @@ JOINTS = "-_.@:+"
 GAPS = {code: " " for code in range(128) if not chr(code).isalnum() and chr(code) not in JOINTS}
 # Dates, decimals, addresses of machines and UUIDs: nobody looks for what stands between their joints.
 SOLID = re.compile(r"\d[\d.:+tz-]*|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# Of a moment only its day is a word: payloads are full of moments, and nobody searches for a second.
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dt[\d:.]+(?:z|[+-][\d:]+)?")
 DIGIT, LETTER = re.compile(r"\d"), re.compile(r"[^\W\d_]")
 LEVELS = (re.compile(r"[@:+]+"), re.compile(r"[.@:+]+"), re.compile(r"[-_.@:+]+"))
 
@@ -37,7 +39,7 @@ def words_of(payload: Any) -> list[str]:
     """
     # Texts come twice in many payloads: leaving those out before they are read saves half of the time.
     text = "\n".join(dict.fromkeys(_texts([payload], [])))[:MAX_TEXT]
-    wholes = dict.fromkeys(run.strip(JOINTS) for run in dict.fromkeys(_runs(text)))
+    wholes = dict.fromkeys(_whole(run) for run in dict.fromkeys(_runs(text)))
     wholes.pop("", None)
     parts = chain.from_iterable(_parts(whole) for whole in wholes if not whole.isalnum())
     return list(dict.fromkeys(word[:MAX_LETTERS] for word in chain(wholes, parts)))[:MAX_WORDS]
@@ -53,7 +55,7 @@ def query_of(text: str) -> str | None:
 
 def terms_of(text: str) -> list[tuple[str, str]]:
     """The words of `text`, each with what stands behind it in a `tsquery`: `:*` where it may be a beginning."""
-    wanted = [whole[:MAX_LETTERS] for run in _runs(text) if (whole := run.strip(JOINTS))][:MAX_WANTED]
+    wanted = [whole[:MAX_LETTERS] for run in _runs(text) if (whole := _whole(run))][:MAX_WANTED]
     last = len(wanted) - 1
     return [(word, ":*" if at == last and len(word) >= MIN_PREFIX else "") for at, word in enumerate(wanted)]
 
@@ -62,6 +64,11 @@ def _runs(text: str) -> list[str]:
     """The wholes of a text in lower case, perhaps with joints at their ends."""
     text = text.lower()
     return text.translate(GAPS).split() if text.isascii() else WHOLE.findall(text)  # three times as fast
+
+
+def _whole(run: str) -> str:
+    whole = run.strip(JOINTS)
+    return whole[:10] if MOMENT.fullmatch(whole) else whole
 
 
 def _parts(whole: str) -> list[str]:

@@ -30,8 +30,15 @@ def test_wholes_stay_whole_and_their_parts_are_words_too():
 
 
 def test_what_nobody_takes_apart_has_no_parts():
-    solid = ["0190a1b2-c3d4-7000-8000-000000000001", "2026-05-03t09:30:00z", "192.0.2.7", "12.50", "0x" + "ab" * 20]
+    solid = ["0190a1b2-c3d4-7000-8000-000000000001", "2026-05-03", "192.0.2.7", "12.50", "0x" + "ab" * 20]
     assert words_of(solid) == solid
+
+
+def test_a_moment_is_found_by_its_day():
+    assert words_of(["2026-05-03T09:30:00Z", "2026-05-03T09:30:00.123456+02:00", "2026-05-03 09:30"]) == [
+        *("2026-05-03", "09:30"),
+    ]
+    assert query_of("2026-05-03T09:30:00Z") == query_of("2026-05-03") == "'2026-05-03':*"
 
 
 def test_a_number_within_an_id_is_a_word():
