@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import structlog
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 SECRET_NAME = re.compile(
     r"password|secret|token|cookie|authorization|signature|api_key|private|ciphertext|totp|raw_body", re.I

@@ -1,6 +1,7 @@
 """The web process: uvicorn around the application, on a socket that is ours or was handed to us."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -132,8 +133,12 @@ def serve(settings: Settings) -> None:
 
     given = os.environ.pop(LISTENER_VARIABLE, None)
     listener = socket.socket(fileno=int(given)) if given else listen(settings.host, settings.port)
+    app = create_app()
+    # What was made so far lives as long as the process: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
-        create_app(),
+        app,
         loop="uvloop",
         http=BoundedHttp,
         ws="none",

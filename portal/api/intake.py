@@ -16,7 +16,8 @@ from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import QUERY, Headers
 from portal.signals.schemes.slack import challenge_in
 
-FRAMING = frozenset({b"content-length", b"content-encoding", b"transfer-encoding"})
+PLAIN_FRAMING = frozenset({b"content-length"})
+FRAMING = PLAIN_FRAMING | {b"content-encoding", b"transfer-encoding"}
 SourceAddress = Annotated[str, PathParameter(description="The source's id, as in the `url` that creating it returned.")]
 
 
@@ -47,9 +48,9 @@ async def take_delivery(scope: HTTPScope, receive: Receive, source_id: str) -> t
     """
     headers, client = list(scope["headers"]), scope["client"]
     ip = client[0] if client else ""
+    length = dict(headers).get(b"content-length", b"").decode("latin-1")
     if scope["query_string"]:
         headers.append((QUERY, scope["query_string"]))
-    length = next((value for name, value in headers if name == b"content-length"), b"").decode("latin-1")
     # Only a body that may be larger than usual is worth a query before it is read.
     usual = length.isdecimal() and int(length[:20]) <= DEFAULT_BODY_BYTES
     try:
@@ -70,8 +71,8 @@ async def take_delivery(scope: HTTPScope, receive: Receive, source_id: str) -> t
 
 def _check_framing(headers: Headers) -> None:
     """Refuse what could be read as another body than the one that was signed (RFC 9112, section 6.3)."""
-    framing = [name for name, _ in headers if name in FRAMING]
-    if framing == [b"content-length"]:
+    framing = FRAMING.intersection(dict(headers))
+    if framing == PLAIN_FRAMING:
         return
     for header, plain in ((b"content-encoding", "identity"), (b"transfer-encoding", "chunked")):
         values = [value.decode("latin-1") for name, value in headers if name == header]

@@ -15,7 +15,7 @@ from litestar.types import HTTPScope, Receive, Send
 
 from portal.api.intake import take_delivery
 from portal.api.problem import MEDIA_TYPE, make_problem
-from portal.app.edge import check_headers, correlate, with_our_headers
+from portal.app.edge import NO_STORE, check_headers, correlate, our_headers
 from portal.app.errors import account_for
 from portal.errors import NotSignedIn
 from portal.ops.metrics import observe_request
@@ -50,11 +50,9 @@ async def answer_delivery(scope: HTTPScope, receive: Receive, send: Send, source
         body = encode(make_problem(error, correlation, instance=scope["path"]))
         if isinstance(error, NotSignedIn):
             more["www-authenticate"] = "Bearer"
-    headers = [
-        (b"content-type", kind),
-        (b"content-length", str(len(body)).encode()),
-        *((name.encode(), value.encode()) for name, value in more.items()),
-    ]
+    headers = our_headers(correlation)
+    headers += [(b"content-type", kind), (b"content-length", str(len(body)).encode()), NO_STORE]
+    headers += [(name.encode(), value.encode()) for name, value in more.items()]
     observe_request("POST", ROUTE, status, time.perf_counter() - started)
-    await send({"type": "http.response.start", "status": status, "headers": with_our_headers(headers, scope)})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

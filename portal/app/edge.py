@@ -1,7 +1,7 @@
 """What every request and every answer gets: a correlation id, security headers, a limit on headers."""
 
-from collections.abc import Iterable
 from functools import cache
+from itertools import chain
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
@@ -36,6 +36,7 @@ SECURITY_HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+NO_STORE = (b"cache-control", b"no-store")
 STRICT_TRANSPORT = "max-age=31536000; includeSubDomains"
 OURS = {CORRELATION_HEADER, b"strict-transport-security", *(name.encode() for name in SECURITY_HEADERS)}
 
@@ -49,7 +50,7 @@ def correlate(scope: Scope) -> str:
     """The request's correlation id: what the caller sent if it is a plain token, else a new one; bound to the logs."""
     state = scope.setdefault("state", {})
     if "correlation_id" not in state:
-        sent = next((value for name, value in scope["headers"] if name == CORRELATION_HEADER), b"")
+        sent = dict(scope["headers"]).get(CORRELATION_HEADER, b"")
         state["correlation_id"] = bind_correlation_id(sent.decode("latin-1"))
     return str(state["correlation_id"])
 
@@ -67,25 +68,24 @@ class EdgeMiddleware(ASGIMiddleware):
 
 def check_headers(scope: Scope) -> None:
     """Raises `HeadersTooLarge`."""
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+    if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"All headers together may have {MAX_HEADER_BYTES} bytes; send fewer or shorter ones.")
 
 
 async def add_headers(message: Message, scope: Scope) -> None:
     """Add the correlation id and the security headers to every answer, those before routing included."""
-    if message["type"] == "http.response.start":
-        message["headers"] = with_our_headers(message["headers"], scope)
+    if message["type"] != "http.response.start":
+        return
+    headers = [pair for pair in message["headers"] if pair[0] not in OURS]
+    if not scope["path"].startswith("/static/") and all(name != NO_STORE[0] for name, _ in headers):
+        headers.append(NO_STORE)
+    message["headers"] = headers + our_headers(correlate(scope))
 
 
-def with_our_headers(given: Iterable[tuple[bytes, bytes]], scope: Scope) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer with ours, which replace what a handler has set."""
-    ours = _security_headers(get_settings().public_url.startswith("https://"))
-    headers = [pair for pair in given if pair[0] not in OURS]
-    headers += ours
-    headers.append((CORRELATION_HEADER, correlate(scope).encode()))
-    if not scope["path"].startswith("/static/") and all(name != b"cache-control" for name, _ in headers):
-        headers.append((b"cache-control", b"no-store"))
-    return headers
+def our_headers(correlation_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of ours that every answer has."""
+    https = get_settings().public_url.startswith("https://")
+    return [*_security_headers(https), (CORRELATION_HEADER, correlation_id.encode())]
 
 
 @cache
