@@ -22,7 +22,7 @@ class SignalSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 class ExportInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["ndjson", "csv"]
-    filter: SignalFilter = SignalFilter()
+    filter: SignalFilter = msgspec.field(default_factory=SignalFilter)  # a value would not be JSON in OpenAPI
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
