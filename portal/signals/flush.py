@@ -41,6 +41,8 @@ class Row(NamedTuple):
     content_type: str
     body: bytes
     body_digest: bytes
+    words: str | None
+    """One a line, of what is searched although it is not assessed."""
     schema: UUID | None
     secret: UUID | None
     skew_ms: int | None
@@ -69,14 +71,16 @@ class Outcome(msgspec.Struct, frozen=True):
 # Sorted, so that two processes that insert the same ids wait for each other in one order only.
 INSERT = """
     INSERT INTO signal (id, organization, source, external_id, type, status, reasons, content_type, body, body_bytes,
-                        body_digest, schema, secret, skew_ms, correlation_id, received_at)
+                        body_digest, words, schema, secret, skew_ms, correlation_id, received_at)
     SELECT made.id, s.organization, made.source, made.external_id, made.type, made.status, made.reasons::jsonb,
-           made.content_type, made.body, octet_length(made.body), made.body_digest, made.schema, made.secret,
-           made.skew_ms, made.correlation_id, made.received_at
+           made.content_type, made.body, octet_length(made.body), made.body_digest,
+           string_to_array(made.words, chr(10)), made.schema, made.secret, made.skew_ms, made.correlation_id,
+           made.received_at
     FROM unnest({}::uuid[], {}::uuid[], {}::timestamptz[], {}::text[], {}::text[], {}::text[], {}::text[], {}::text[],
-                {}::bytea[], {}::bytea[], {}::uuid[], {}::uuid[], {}::bigint[], {}::text[], {}::timestamptz[])
-         AS made (id, source, version, external_id, type, status, reasons, content_type, body, body_digest, schema,
-                  secret, skew_ms, correlation_id, received_at)
+                {}::bytea[], {}::bytea[], {}::text[], {}::uuid[], {}::uuid[], {}::bigint[], {}::text[],
+                {}::timestamptz[])
+         AS made (id, source, version, external_id, type, status, reasons, content_type, body, body_digest, words,
+                  schema, secret, skew_ms, correlation_id, received_at)
     JOIN source s ON s.id = made.source AND s.updated_at = made.version AND s.status = 'active'
     ORDER BY made.source, made.external_id COLLATE "C"
     ON CONFLICT (source, external_id) DO NOTHING RETURNING id"""

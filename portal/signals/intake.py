@@ -41,6 +41,7 @@ from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import Headers, Verified
 from portal.signals.senders import MOST_KEPT, ActiveSecret, Sender, find_kept, load_sender, stand_in
 from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
+from portal.signals.words import words_of
 
 log = get_logger(__name__)
 ONE_MINUTE = timedelta(minutes=1)
@@ -251,12 +252,15 @@ def _row(
 ) -> Row:
     """The signal to store, quarantined with reasons if its body is not as it should be. Raises `PayloadInvalid`."""
     reasons: list[dict[str, Any]] = [{"rule_id": None, "path": None, "message": trouble}] if trouble else []
+    words = None
     try:
         payload = parse_payload(body)
         type = type or _type_in(payload)
         schema = sender.schemas.get(type)
         if schema:
             reasons += json_schemas.failures(schema.validator, payload)
+        if reasons:  # no assessment will write them
+            words = "\n".join(words_of(payload))
     except PayloadUnreadable as error:
         type = type or schemes.UNKNOWN_TYPE
         schema = sender.schemas.get(type)
@@ -275,6 +279,7 @@ def _row(
         content_type=content_type,
         body=body,
         body_digest=hashlib.sha256(body).digest(),
+        words=words,
         schema=schema.id if schema else None,
         secret=secret_id,
         skew_ms=skew_ms,

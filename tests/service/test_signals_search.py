@@ -12,6 +12,7 @@ from portal.db.engine import run_sql, transaction
 from portal.rules.assessment import assess
 from portal.signals import search
 from portal.signals.queries import list_signals
+from portal.signals.schema_service import set_schema
 from portal.signals.schemas import SignalFilter
 from portal.signals.search import find_ids
 from portal.signals.tables import SignalStatus
@@ -57,6 +58,14 @@ async def test_what_is_not_assessed_is_found_by_its_id_only(cast):
     await (await make_sender(cast.alice)).deliver(PAYLOAD, id="d-1")
     assert await found(cast.organization_id, "ada") == []
     assert await found(cast.organization_id, "d-1") == ["d-1"]
+
+
+async def test_what_fails_its_schema_is_found_although_it_is_not_assessed(cast):
+    sender = await make_sender(cast.alice)
+    await set_schema(cast.alice.actor, sender.source_id, "sponsorship", {"type": "object", "required": ["sponsor"]})
+    await sender.deliver({"person": "Katherine"}, id="d-1")
+    await sender.deliver(b'{"person": "Katherine"', id="d-2")
+    assert await found(cast.organization_id, "katherine", status=SignalStatus.QUARANTINED) == ["d-1"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100, deadline=None)
