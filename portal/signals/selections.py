@@ -10,6 +10,7 @@ from portal.errors import InputInvalid
 from portal.signals.batch_schemas import SignalSelection
 from portal.signals.filters import conditions_of
 from portal.signals.schemas import SignalFilter
+from portal.signals.search import find_ids
 
 COUNT_MILLISECONDS = 2000
 MOST_COUNTED = 1_000_000
@@ -54,13 +55,16 @@ async def next_ids(
 
     At most `most`, and no more than `max_bytes` of bodies unless the first alone has more.
     """
-    where, arguments = conditions_of_selection(organization_id, selection)
-    if position is not None:
-        where, arguments = f"{where} AND g.id < {{}}", [*arguments, position]
+    before = position or UUID(int=min(until.int + 1, 2**128 - 1))
+    ids = selection.signal_ids or []
+    if selection.filter is not None:
+        ids = await find_ids(organization_id, selection.filter, before=before, limit=most + 1)
     rows = await run_sql(
-        f"SELECT g.id, g.body_bytes FROM signal g WHERE {where} AND g.id <= {{}} ORDER BY g.id DESC LIMIT {{}}",  # noqa: S608
-        *arguments,
-        until,
+        """SELECT id, body_bytes FROM signal WHERE organization = {} AND id = ANY({}) AND id < {}
+           ORDER BY id DESC LIMIT {}""",
+        organization_id,
+        ids,
+        before,
         most + 1,
     )
     chosen: list[UUID] = []
