@@ -56,6 +56,6 @@ def _plainly(sentence: str) -> str:
     if bound := BOUND.fullmatch(sentence):
         side = "at most" if bound["side"] == "<=" else "at least"
         return f"{side.capitalize()} {int(bound['number']):,}{' characters' if bound['length'] else ''}, please."
-    if sentence.startswith("Expected int, got"):
+    if sentence.startswith(("Expected int, got", "Expected int | null, got")):
         return "This must be a whole number."
     return f"{sentence}."

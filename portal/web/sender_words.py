@@ -94,5 +94,5 @@ def roughly(seconds: float) -> str:
 
 
 def rhythm(gap_seconds: float) -> str:
-    """How often something comes: `every 4 minutes`."""
-    return f"every {roughly(gap_seconds)}" if gap_seconds >= 1.5 else "every moment"
+    """How often something comes: `every 4 minutes`, and `every second` at most."""
+    return f"every {roughly(gap_seconds)}" if gap_seconds >= 1.5 else "every second"

@@ -1,9 +1,7 @@
 """The rooms of a member, as people use them with forms alone: no JavaScript runs here."""
 
-import asyncio
 import json
 import re
-import subprocess
 from collections.abc import AsyncIterator
 from html import unescape
 
@@ -16,15 +14,13 @@ from portal.chain.queries import get_contract
 from portal.chain.signers import make_pending_keys
 from portal.db.engine import run_sql
 from portal.rules.service import assess
-from portal.signals.errors import SignatureInvalid
-from portal.signals.service import receive
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.queries import find_transaction_of_action
 from tests.actions import Stage, make_stage, settings_chain
 from tests.http.test_web_pages import Reader, text_of
 from tests.people import Cast, Player
 from tests.rules import RuleStage, make_rule_stage
-from tests.signals import IP, Sender, github_headers, make_sender, sponsorship
+from tests.signals import make_sender, sponsorship
 
 HOME = "/orgs/acme"
 ROOMS = {
@@ -118,7 +114,10 @@ async def test_a_cursor_that_no_list_gave_is_refused(reader: Reader, cast: Cast,
         "signers",
         "api-keys",
         f"signals/{NOWHERE}/assess",
-        f"sources/{NOWHERE}",
+        f"sources/{NOWHERE}/edit",
+        f"sources/{NOWHERE}/pull",
+        f"sources/{NOWHERE}/schemas/order",
+        "sources/recognise",
         f"sources/{NOWHERE}/secrets",
         f"sources/{NOWHERE}/secrets/{NOWHERE}/end",
         f"sources/{NOWHERE}/pause",
@@ -266,104 +265,6 @@ async def test_a_huge_signal_is_a_page_all_the_same(reader: Reader, cast: Cast) 
     assert page.status_code == 200
     assert "only its beginning is drawn" in text_of(page)
     assert len(page.text) < 500_000
-
-
-# Sources
-
-
-@pytest.mark.parametrize("scheme", ["github", "standard_webhooks"])
-async def test_a_source_is_connected_and_its_curl_line_works(reader: Reader, cast: Cast, scheme: str) -> None:
-    await reader.sign_in(cast.oscar)
-    made = await reader.post(f"{HOME}/sources/new", name="Shop", scheme=scheme, secret="")
-    assert made.status_code == 200
-    url, secret, line = copied(made)
-    first = re.search(r'hx-get="([^"]+/first)"', made.text)[1]
-    assert "Waiting for the first delivery" in text_of(await reader.get(first))
-    # The shell signs, and a `curl` of ours writes down what it was asked to send.
-    spoken = "curl() { printf '%s\\0' \"$@\"; }\n" + line
-    asked = await asyncio.to_thread(subprocess.run, ["bash", "-c", spoken], capture_output=True, check=True, text=True)
-    arguments = asked.stdout.split("\0")
-    headers = dict(arguments[n + 1].split(": ", 1) for n, word in enumerate(arguments) if word == "-H")
-    body = arguments[arguments.index("-d") + 1]
-    answer = await reader.http.post(url, content=body, headers=headers)
-    assert answer.status_code == 202, answer.text
-    assert "A signal of type ping arrived" in text_of(await reader.get(first))
-    page = await reader.get(url.replace("http://127.0.0.1:8000/api/v1/", f"{HOME}/").removesuffix("/signals"))
-    assert "Shop" in text_of(page)
-    assert secret not in page.text, "it is shown only once"
-    assert secret[-4:] in page.text
-
-
-async def test_what_is_wrong_with_a_new_source_is_said_at_its_field(reader: Reader, cast: Cast) -> None:
-    await make_sender(cast.alice, name="Shop")
-    await reader.sign_in(cast.alice)
-    short = await reader.post(f"{HOME}/sources/new", name="ERP <1>", scheme="github", secret="short")
-    assert short.status_code == 400
-    assert 'id="error-secret"' in short.text
-    assert 'value="ERP &lt;1&gt;"' in short.text, "what was typed is kept"
-    assert (await reader.post(f"{HOME}/sources/new", name="", scheme="github")).status_code == 400
-    assert (await reader.post(f"{HOME}/sources/new", name="X", scheme="morse")).status_code == 400
-    taken = await reader.post(f"{HOME}/sources/new", name="Shop", scheme="github")
-    assert taken.status_code == 409
-    assert "There is a source named Shop already" in text_of(taken)
-
-
-async def source_page(reader: Reader, sender: Sender) -> str:
-    return text_of(await reader.get(f"{HOME}/sources/{sender.source_id}"))
-
-
-async def test_a_source_is_paused_resumed_and_renamed(reader: Reader, cast: Cast) -> None:
-    sender = await make_sender(cast.alice, name="Shop")
-    path = f"{HOME}/sources/{sender.source_id}"
-    await reader.sign_in(cast.oscar)
-    assert (await reader.post(f"{path}/pause")).headers["location"] == f"{path}?done=source_paused"
-    assert "Paused" in await source_page(reader, sender)
-    assert (await reader.post(f"{path}/pause")).status_code == 409
-    await reader.post(f"{path}/resume")
-    assert "Active" in await source_page(reader, sender)
-    await reader.post(path, name="Shop two", body_cap_bytes="65536")
-    assert "Shop two" in await source_page(reader, sender)
-    wrong = await reader.post(path, name="Shop two", body_cap_bytes="1")
-    assert wrong.status_code == 400
-    assert 'id="error-body_cap_bytes"' in wrong.text
-
-
-async def test_secrets_are_rotated(reader: Reader, cast: Cast) -> None:
-    sender = await make_sender(cast.alice, name="Shop")
-    path = f"{HOME}/sources/{sender.source_id}"
-    await reader.sign_in(cast.oscar)
-    only = (await run_sql("SELECT id FROM source_secret"))[0]["id"]
-    assert (await reader.post(f"{path}/secrets/{only}/end")).status_code == 409
-    added = await reader.post(f"{path}/secrets", secret="", overlap_seconds="")
-    assert "shown only this once" in text_of(added)
-    ended = await reader.post(f"{path}/secrets/{only}/end")
-    assert ended.headers["location"] == f"{path}?done=secret_ended"
-    with pytest.raises(SignatureInvalid):
-        await sender.deliver({})
-
-
-async def test_refused_deliveries_are_listed_with_their_cause(reader: Reader, cast: Cast) -> None:
-    sender = await make_sender(cast.alice, name="Shop")
-    with pytest.raises(SignatureInvalid):
-        await receive(sender.source_id, github_headers(b"{}", "not the secret", id="evil-<1>"), b"{}", IP)
-    await reader.sign_in(cast.carol)
-    shown = await source_page(reader, sender)
-    assert "Not verified" in shown
-    assert "made with another secret" in shown
-    assert "evil-<1>" in shown
-    assert "Pause" not in shown, "an auditor looks only"
-    listed = await reader.get(f"{HOME}/sources")
-    assert re.search(r'#refused">1</a>', listed.text)
-
-
-async def test_a_source_of_another_organisation_is_not_there(reader: Reader, cast: Cast) -> None:
-    sender = await make_sender(cast.alice)
-    await reader.sign_in(cast.dave)
-    path = f"/orgs/other/sources/{sender.source_id}"
-    assert (await reader.get(path)).status_code == 404
-    assert (await reader.get(f"{path}/first")).status_code == 404
-    for verb in ("", "/pause", "/resume", "/secrets"):
-        assert (await reader.post(f"{path}{verb}", name="Mine", body_cap_bytes="65536")).status_code == 404
 
 
 # Audit

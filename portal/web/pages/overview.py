@@ -16,6 +16,7 @@ from portal.chain import queries as chain
 from portal.rules import queries as rules
 from portal.signals import queries as signals
 from portal.signals.health import in_words
+from portal.signals.pulls import KINDS
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
 from portal.signals.watching import quiet_sources
 from portal.transactions import queries as transactions
@@ -216,6 +217,14 @@ async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -
 
 
 def _refusing(desk: Desk, source: SourceView) -> dict[str, Any]:
+    if source.scheme in KINDS:
+        return {
+            "title": f"{source.name}: {count(source.rejected_24h, 'pull')} failed in the last 24 hours",
+            "advice": "The page of the source says why the last one did, and when it is asked again.",
+            "href": desk.url(f"sources/{source.id}#pull"),
+            "icon": "cloud-off",
+            "tone": "warn",
+        }
     return {
         "title": f"{source.name}: {count(source.rejected_24h, 'delivery', 'deliveries')} refused in the last 24 hours",
         "advice": "Mostly a wrong secret at the sender. The page of the source names the cause of each.",

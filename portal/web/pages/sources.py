@@ -57,6 +57,7 @@ async def show_sources(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
         sources=found.items,
         quiet=await quiet_sources(desk.actor.organization_id),
         schemes=LABELS,
+        pulled=KINDS,
         may_write=desk.may("sources:write"),
         next_cursor=found.next_cursor,
         cursor=cursor,
@@ -236,7 +237,11 @@ def _standing(source: SourceView, health: SourceHealth) -> Standing:
             "bad", "bell-ringing", f"Nothing for {roughly(silence.total_seconds())}", f"{usual or expected} {check}."
         )
     if last is None:
-        text = "The first pull will tell." if pulled else "Give the address to the sender, and send a first one."
+        text = (
+            "What is found appears here by itself."
+            if pulled
+            else "Give the address to the sender, and send a first one."
+        )
         return Standing("calm", "hourglass", "Nothing has arrived yet", text)
     longest = timedelta(seconds=health.longest_usual_gap_seconds or 0)
     if longest and silence > max(LATE * longest, LATE_AT_LEAST):
