@@ -88,12 +88,16 @@ class Visit:
         answer = await self.page.goto(path)
         assert answer is not None
         problems = [] if answer.status == 200 else [f"answers {answer.status}"]
+        return [f"{path}: {problem}" for problem in problems + await self.look(picture) + self.complaints]
+
+    async def look(self, picture: Path) -> list[str]:
+        """What is wrong with the page that is open."""
         picture.parent.mkdir(parents=True, exist_ok=True)
         await self.page.screenshot(path=picture, full_page=True)
         found = await self.page.evaluate(
             f"async () => {{ {AXE}; return await axe.run(document, {{runOnly: {RULES}}}) }}"
         )
-        problems += [
+        problems = [
             f"axe {violation['id']}: {node['html'][:160]}"
             for violation in found["violations"]
             for node in violation["nodes"]
@@ -102,7 +106,7 @@ class Visit:
         problems += [f"runs {too_wide} px off the edge"] if too_wide > 0 else []
         if not await self.page.title() or not await self.page.locator("h1").count():
             problems.append("has no title or no heading")
-        return [f"{path}: {problem}" for problem in problems + self.complaints]
+        return problems
 
 
 @pytest.mark.parametrize("look", LOOKS)
