@@ -17,7 +17,7 @@ from portal.audit import service as audit
 from portal.db.engine import run_sql, transaction
 from portal.db.notices import announce
 from portal.db.paging import decode_cursor, encode_cursor
-from portal.errors import NotFound, PortalError, Unavailable
+from portal.errors import NotFound, PortalError, SettingInvalid, Unavailable
 from portal.jobs.queue import ring
 from portal.sealing import SealBroken
 from portal.signals import flush, refusals, schemes
@@ -37,6 +37,8 @@ class RejectedDetail(RejectedView, frozen=True, kw_only=True):
 
     body: str | None
     """As text, bytes that are not UTF-8 shown as U+FFFD; None where it is not kept."""
+    header_names: list[str]
+    """The headers that are kept of it: those that are needed to verify it again. What is in them stays sealed."""
     acceptable: bool
     """Whether it is kept whole, so that it can be tried again."""
     accepted_as: UUID | None
@@ -81,18 +83,29 @@ async def get_rejected(organization_id: UUID, rejected_id: UUID) -> RejectedDeta
     """One refused delivery. Raises `NotFound`."""
     rows = await run_sql(
         """SELECT r.id, r.source AS source_id, s.name AS source_name, r.cause, r.detail, r.external_id, r.body_bytes,
-                  r.ip, r.correlation_id, r.received_at, r.body, r.headers IS NOT NULL AS sealed, r.accepted_as
+                  r.ip, r.correlation_id, r.received_at, r.body, r.headers, r.accepted_as
            FROM rejected_delivery r JOIN source s ON s.id = r.source WHERE r.id = {} AND r.organization = {}""",
         rejected_id,
         organization_id,
     )
     if not rows:
         raise NotFound("There is no such delivery.")
-    row, sealed = rows[0], rows[0].pop("sealed")
+    row, sealed = rows[0], rows[0].pop("headers")
     body = bytes(row["body"]).decode(errors="replace") if row["body"] is not None else None
     return RejectedDetail(
-        **{**row, "body": body}, acceptable=row["body"] is not None and sealed and row["accepted_as"] is None
+        **{**row, "body": body},
+        header_names=_names(rejected_id, sealed),
+        acceptable=body is not None and sealed is not None and row["accepted_as"] is None,
     )
+
+
+def _names(rejected_id: UUID, sealed: bytes | None) -> list[str]:
+    """Empty, too, where the secret key is no longer the one that they were kept with."""
+    try:
+        headers = refusals.unseal_headers(rejected_id, bytes(sealed)) if sealed is not None else []
+    except (SealBroken, SettingInvalid):
+        return []
+    return sorted({name.decode("latin-1") for name, _ in headers if name != schemes.QUERY})
 
 
 async def list_causes(organization_id: UUID, source_id: UUID) -> list[CauseView]:

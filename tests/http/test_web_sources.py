@@ -424,6 +424,7 @@ async def test_secrets_are_rotated(reader: Reader, cast: Cast) -> None:
 
 async def test_refused_deliveries_are_told_by_their_cause(reader: Reader, cast: Cast) -> None:
     sender = await make_sender(cast.alice, name="Shop")
+    path = f"{HOME}/sources/{sender.source_id}"
     await refuse(sender, "evil-1")
     await refuse(sender, "evil-2")
     await tally(seconds=1)
@@ -431,6 +432,11 @@ async def test_refused_deliveries_are_told_by_their_cause(reader: Reader, cast: 
     shown = await source_page(reader, sender)
     assert re.search("Not verified 2.", shown)
     assert "made with another secret" in shown
+    newest = re.search(r'href="([^"]+/signals/refused/[^"]+)"', (await reader.get(path)).text)[1]
+    delivery = text_of(await reader.get(newest))
+    assert "evil-2" in delivery
+    assert "x-github-delivery , x-github-event , x-hub-signature-256" in delivery
+    assert "not the secret" not in delivery
     assert "Accept all" not in shown, "an auditor looks only"
     assert "Pause" not in shown
     listed = await reader.get(f"{HOME}/sources")
