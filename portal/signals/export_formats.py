@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from portal.signals.payloads import PayloadUnreadable, parse_payload
+from portal.signals.payloads import PayloadUnreadable, parse_payload, read_form
 from portal.signals.tables import SignalStatus
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8; header=present"}
@@ -81,7 +81,10 @@ def _text(body: bytes | None) -> str | None:
 
 
 def _payload(row: dict[str, Any]) -> msgspec.Raw | None:
-    """The body itself where it is JSON, on one line: in JSON, a line break can only stand between values."""
+    """The body itself where it is JSON, on one line: in JSON, a line break can only stand between values.
+
+    Of a form, what was read from it.
+    """
     if row["body"] is None:
         return None
     body = bytes(row["body"])
@@ -90,6 +93,8 @@ def _payload(row: dict[str, Any]) -> msgspec.Raw | None:
             parse_payload(body)
         except PayloadUnreadable:
             return None
+    if read_form(body) is not None:
+        return msgspec.Raw(msgspec.json.encode(parse_payload(body)))
     return msgspec.Raw(body.replace(b"\n", b" ").replace(b"\r", b" "))
 
 

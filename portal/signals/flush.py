@@ -131,7 +131,8 @@ async def _store_all(rows: list[Row]) -> list[Outcome | Exception]:
     }
     if missing := [row for row in rows if row.id not in stored]:
         try:
-            outcomes |= await _find_stored(missing)
+            async with asyncio.timeout(FLUSH_SECONDS):
+                outcomes |= await _find_stored(missing)
         except Exception as error:
             outcomes |= zip((row.id for row in missing), _unavailable(missing, error), strict=True)
     return [outcomes[row.id] for row in rows]
@@ -144,10 +145,11 @@ def _unavailable(rows: list[Row], error: Exception) -> list[Outcome | Exception]
 
 async def _find_stored(rows: list[Row]) -> dict[UUID, Outcome]:
     """What each row that was not inserted met."""
-    met = await run_sql(
+    # On the same connection: a duplicate must not keep everybody waiting for one of those that others hold.
+    met = await _reserved.fetch(
         """SELECT made.id AS row, g.id, g.status, g.body_digest = made.digest AS same,
                   s.updated_at = made.version AND s.status = 'active' AS current
-           FROM unnest({}::uuid[], {}::uuid[], {}::text[], {}::bytea[], {}::timestamptz[])
+           FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::timestamptz[])
                 AS made (id, source, external_id, digest, version)
            JOIN source s ON s.id = made.source
            LEFT JOIN signal g ON g.source = made.source AND g.external_id = made.external_id""",

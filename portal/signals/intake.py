@@ -93,8 +93,9 @@ async def refuse(
     sender = find_kept(source_id) or await load_sender(source_id)
     scheme = sender.scheme if sender else "unknown"
     count_delivery(scheme, error.code)
-    if sender and scheme in schemes.SCHEMES:
-        read = schemes.headers_of(scheme, sender.settings) | {b"content-type", schemes.QUERY}
+    if sender:
+        verified_by = schemes.headers_of(scheme, sender.settings) if scheme in schemes.SCHEMES else frozenset[bytes]()
+        read = verified_by | {b"content-type", schemes.QUERY}
         headers = [pair for pair in headers if pair[0] in read]
     await refusals.record(
         refusals.Refusal(

@@ -25,6 +25,7 @@ MAX_PATTERN_BYTES = 2 * 1024 * 1024
 """Of one compiled pattern."""
 MAX_FAILURES = 20
 MAX_MESSAGE_LENGTH = 300
+MAX_PATH_LENGTH = 1000
 MAX_WORK = 1_000_000
 """Checks of one payload, at some 0.2 microseconds each where a schema is at its worst."""
 PLACED_WORK = 100_000
@@ -117,7 +118,7 @@ def infer_schema(payloads: Iterable[Any]) -> dict[str, Any]:
 
 
 def _failure(path: str, message: str) -> dict[str, str | None]:
-    return {"rule_id": None, "path": path, "message": _printable(message)}
+    return {"rule_id": None, "path": _storable(path), "message": _printable(message)}
 
 
 def _check_limits(schema: dict[str, Any]) -> None:
@@ -188,6 +189,12 @@ def _shown(value: Any) -> str:
 
 def _pointer(path: Iterable[str | int]) -> str:
     return "".join(f"/{escaped(str(part))}" for part in path)
+
+
+def _storable(path: str) -> str:
+    """A pointer that fits: of one that is too long, the longest beginning that is one. PostgreSQL has no U+0000."""
+    path = path.replace("\0", "\ufffd")
+    return path if len(path) <= MAX_PATH_LENGTH else path[: path.rfind("/", 0, MAX_PATH_LENGTH)]
 
 
 def _printable(message: str) -> str:

@@ -156,7 +156,7 @@ class Sender(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += data
-        head, end, body = self.received.partition(b"\r\n\r\n")
+        _head, end, body = self.received.partition(b"\r\n\r\n")
         if not end:
             return
         length = LENGTH.search(self.received)

@@ -482,6 +482,7 @@ async def test_a_source_that_went_quiet_says_so_everywhere(reader: Reader, cast:
     overview = await reader.get(f"{HOME}/overview")
     assert "Shop has gone quiet: nothing for 3 hours" in text_of(overview)
     assert f'href="{HOME}/sources/{sender.source_id}"' in overview.text
+    assert f'href="{HOME}/sources/{sender.source_id}"' in (await reader.get(f"{HOME}/health")).text
     await sender.deliver({"n": 3})
     await watch_sources()
     assert "Nothing for" not in await source_page(reader, sender)

@@ -137,6 +137,12 @@ def test_a_failure_says_where_and_why(schema: dict[str, Any], body: str, path: s
     ]
 
 
+def test_the_place_of_a_failure_can_be_stored_whatever_the_names() -> None:
+    validator = compile_schema({"additionalProperties": {"additionalProperties": {"type": "string"}}})
+    [failure] = failures(validator, {"a\0b": {"n" * 5000: 1}})
+    assert failure["path"] == "/a\ufffdb"
+
+
 def test_failures_are_few_short_and_printable() -> None:
     many = failures(compile_schema({"items": {"type": "string"}}), list(range(1000)))
     assert [failure["path"] for failure in many] == [f"/{index}" for index in range(MAX_FAILURES)]

@@ -15,6 +15,20 @@ from portal.signals.schemes.base import MAX_SIGNATURES, Delivery, Scheme, Verifi
 from portal.signals.schemes.naming import named
 
 HEX = re.compile(r"[0-9a-fA-F]{64}")
+WEAK = frozenset(
+    bytes.fromhex(low) + bytes.fromhex(middle) * 30 + bytes.fromhex(high)
+    for low, middle, high in (
+        ("00", "00", "00"),
+        ("01", "00", "00"),
+        ("ec", "ff", "7f"),
+        ("ed", "ff", "7f"),
+        ("ee", "ff", "7f"),
+    )
+) | {
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+    bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+}
+"""The points of small order in every spelling, but for the sign: with such a key, signatures can be made by anybody."""
 
 
 class Ed25519Settings(described.Signed, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,9 +75,12 @@ def signed_by(keys: Iterable[Ed25519PublicKey | None], signatures: Sequence[byte
 
 @lru_cache(maxsize=1024)
 def public_key(text: str) -> Ed25519PublicKey:
-    """The key in hex or base64. Raises `ValueError`."""
+    """The key in hex or base64. Raises `ValueError`, for a key that protects nothing too."""
     raw = bytes.fromhex(text) if HEX.fullmatch(text) else base64.b64decode(text, validate=True)
-    return Ed25519PublicKey.from_public_bytes(raw)
+    key = Ed25519PublicKey.from_public_bytes(raw)
+    if raw[:-1] + bytes([raw[-1] & 0x7F]) in WEAK:
+        raise ValueError("a key of small order")
+    return key
 
 
 def check_secret(secret: str, _settings: Ed25519Settings) -> str:
