@@ -8,8 +8,8 @@ from litestar.params import FromPath
 
 from portal.accounts.permissions import Permission
 from portal.api.operations import Acting, example, post, problems
-from portal.signals import acceptance
-from portal.signals.acceptance import AcceptanceInput, Acceptances, RejectedDetail
+from portal.signals.intake import acceptance
+from portal.signals.intake.acceptance import AcceptanceInput, Acceptances, RejectedDetail
 from portal.signals.queries import get_source
 from portal.signals.schemas import Receipt
 

@@ -13,8 +13,8 @@ from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
 from portal.api.operations import ETAG, EXAMPLE_ID, Acting, created, example, post, problems
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
-from portal.signals import exports
-from portal.signals.batch_schemas import ExportInput, ExportView
+from portal.signals.batches import exports
+from portal.signals.batches.schemas import ExportInput, ExportView
 
 READ = {"permission": Permission.SIGNALS_READ}
 ExportInputBody = Annotated[

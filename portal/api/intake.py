@@ -11,7 +11,7 @@ from portal.api.operations import problems
 from portal.api.problem import MediaTypeUnsupported
 from portal.api.requests import BodyIncomplete, read_body
 from portal.errors import InputInvalid, PortalError
-from portal.signals import intake
+from portal.signals.intake import service as intake
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import QUERY, Headers
 from portal.signals.schemes.slack import challenge_in

@@ -13,8 +13,9 @@ from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 from portal.rules import replays
 from portal.rules.replay_previews import ReplayPreview, preview_replay
-from portal.signals import batches, rechecks
-from portal.signals.batch_schemas import BatchKind, BatchView, SignalSelection
+from portal.signals.batches import rechecks
+from portal.signals.batches import service as batches
+from portal.signals.batches.schemas import BatchKind, BatchView, SignalSelection
 
 READ_REPLAYS = {"permission": Permission.RULES_READ}
 WRITE_REPLAYS = {"permission": Permission.RULES_WRITE}

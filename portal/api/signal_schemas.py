@@ -20,9 +20,11 @@ from portal.api.requests import ApiRequest
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
 from portal.errors import InputInvalid
-from portal.signals import queries, schema_queries, schema_service
+from portal.signals import queries
+from portal.signals.json_schemas import queries as schema_queries
+from portal.signals.json_schemas import service as schema_service
+from portal.signals.json_schemas.views import SchemaProposal, SchemaTrial, SignalSchemaView
 from portal.signals.payloads import PayloadUnreadable, parse_payload
-from portal.signals.schema_views import SchemaProposal, SchemaTrial, SignalSchemaView
 
 READ = {"permission": Permission.SOURCES_READ}
 WRITE = {"permission": Permission.SOURCES_WRITE}

@@ -7,8 +7,8 @@ from litestar.params import FromPath
 
 from portal.accounts.permissions import Permission
 from portal.api.operations import Acting, problems
-from portal.signals.health import SourceHealth
-from portal.signals.watching import get_source_health
+from portal.signals.health.judgement import SourceHealth
+from portal.signals.health.watching import get_source_health
 
 
 @get(

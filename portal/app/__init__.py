@@ -33,7 +33,7 @@ from portal.logging import get_logger
 from portal.ops.metrics import MetricsMiddleware
 from portal.ops.router import ops_router
 from portal.settings import ROOT, get_settings
-from portal.signals import flush
+from portal.signals.intake import flush
 from portal.web.router import web_router
 
 log = get_logger(__name__)

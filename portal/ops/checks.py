@@ -18,7 +18,7 @@ from portal.jobs.queue import queue_state
 from portal.logging import get_logger
 from portal.ops import readings
 from portal.settings import get_settings
-from portal.signals.health import in_words
+from portal.signals.health.judgement import in_words
 
 log = get_logger(__name__)
 CHECK_SECONDS = 3.0

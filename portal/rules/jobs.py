@@ -5,7 +5,7 @@ import time
 
 from portal.jobs.queue import ring
 from portal.rules import assessment, replays
-from portal.signals import batches
+from portal.signals.batches import service as batches
 from portal.signals.tables import BatchKind
 
 RUN_SECONDS = 20

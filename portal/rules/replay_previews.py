@@ -20,8 +20,8 @@ from portal.rules.assessment import NO_RULES, Assessment, evaluate, list_publish
 from portal.rules.drafts import NO_ADDRESS_YET
 from portal.rules.proposing import Holder, Match, PublishedRule, draft_all
 from portal.rules.replays import REPLAYABLE
-from portal.signals.batch_schemas import SignalSelection
-from portal.signals.selections import MOST_COUNTED, count_selected, next_ids
+from portal.signals.batches.schemas import SignalSelection
+from portal.signals.batches.selections import MOST_COUNTED, count_selected, next_ids
 
 PREVIEWED = 1000
 PREVIEWED_BYTES = 16 * 1024 * 1024

@@ -15,10 +15,10 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import NotFound
 from portal.jobs.queue import ring
 from portal.rules.errors import SignalNotReassessable
-from portal.signals import batches
-from portal.signals.batch_schemas import BatchView, SignalSelection
-from portal.signals.batches import Batch, Slice
-from portal.signals.selections import count_selected, next_ids
+from portal.signals.batches import service as batches
+from portal.signals.batches.schemas import BatchView, SignalSelection
+from portal.signals.batches.selections import count_selected, next_ids
+from portal.signals.batches.service import Batch, Slice
 from portal.signals.tables import BatchKind, SignalStatus
 
 REPLAYABLE = (SignalStatus.ASSESSED, SignalStatus.IGNORED, SignalStatus.FAILED, SignalStatus.DEAD)

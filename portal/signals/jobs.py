@@ -1,6 +1,9 @@
 """Background work on signals. Each is safe to run twice, or at once in two workers."""
 
-from portal.signals import batches, exports, rechecks, retention, tallies, watching
+from portal.signals import retention
+from portal.signals.batches import exports, rechecks
+from portal.signals.batches import service as batches
+from portal.signals.health import tallies, watching
 from portal.signals.tables import BatchKind
 
 RUN_SECONDS = 20

@@ -13,6 +13,7 @@ from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, pa
 from portal.errors import InputInvalid, NotFound
 from portal.settings import get_settings
 from portal.signals.filters import counts_of
+from portal.signals.health.tallies import counts_by_hour, counts_of_day
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import (
     DEFAULT_BODY_BYTES,
@@ -28,7 +29,6 @@ from portal.signals.schemas import (
 )
 from portal.signals.search import find_ids
 from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
-from portal.signals.tallies import counts_by_hour, counts_of_day
 
 MOST_COUNTED = 10_000
 MOST_FOUND = 1_000

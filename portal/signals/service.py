@@ -26,12 +26,12 @@ from portal.signals.errors import (
     SourceNotPaused,
     TooManySecrets,
 )
-from portal.signals.intake import receive
+from portal.signals.intake.senders import secret_purpose
+from portal.signals.intake.service import receive
 from portal.signals.pulls import KINDS
 from portal.signals.pulls.service import change_pull, insert_pull
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput, SourceView
 from portal.signals.schemes import SCHEMES, read_settings
-from portal.signals.senders import secret_purpose
 from portal.signals.source_input import no_settings, normal_networks, settings_from
 from portal.signals.tables import Source, SourceSecret, SourceStatus
 

@@ -9,7 +9,7 @@ import msgspec
 from portal import clock
 from portal.errors import InputInvalid
 from portal.signals import queries as signals
-from portal.signals.batch_schemas import SignalSelection
+from portal.signals.batches.schemas import SignalSelection
 from portal.signals.schemas import SignalFilter
 from portal.web.render import AnyRequest
 from portal.web.states import SIGNAL_STATES

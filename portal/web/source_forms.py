@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from portal.errors import FieldError, InputInvalid, PortalError
-from portal.signals.health import in_words
+from portal.signals.health.judgement import in_words
 from portal.signals.pulls.events import ReadableEvent
 from portal.signals.pulls.poll import Cursor, Etag, Since
 from portal.signals.schemas import DEFAULT_BODY_BYTES, SourceChange, SourceInput, SourceView

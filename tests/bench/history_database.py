@@ -17,9 +17,9 @@ from portal.accounts.api_keys import create_api_key
 from portal.accounts.permissions import Role
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
+from portal.signals.health.tallies import tally
 from portal.signals.schemas import SourceInput
 from portal.signals.service import create_source
-from portal.signals.tallies import tally
 from tests.bench.many_signals import Order, Origin
 from tests.browser.stack import ROOT
 from tests.people import make_member, make_organization

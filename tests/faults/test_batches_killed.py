@@ -17,9 +17,9 @@ from portal.db.engine import Engine, run_sql
 from portal.rules import replays
 from portal.rules.jobs import assess_signals, run_replays
 from portal.rules.replays import start_replay
-from portal.signals import exports
-from portal.signals.batch_schemas import ExportInput, SignalSelection
-from portal.signals.exports import get_export, open_file, start_export
+from portal.signals.batches import exports
+from portal.signals.batches.exports import get_export, open_file, start_export
+from portal.signals.batches.schemas import ExportInput, SignalSelection
 from portal.signals.jobs import run_batches
 from portal.signals.schemas import SignalFilter
 from portal.signals.tables import BatchStatus
@@ -130,7 +130,8 @@ async def test_a_replay_that_is_killed_anywhere_proposes_nothing_twice(
 WORKER = """
 import asyncio
 from portal.db.engine import open_pool, run_sql
-from portal.signals import batches, exports
+from portal.signals.batches import service as batches
+from portal.signals.batches import exports
 from portal.signals.tables import BatchKind
 
 async def slowly(batch):

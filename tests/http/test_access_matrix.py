@@ -27,10 +27,10 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.rules.replays import start_replay
 from portal.rules.service import assess
-from portal.signals.batch_schemas import ExportInput, SignalSelection
-from portal.signals.exports import start_export
-from portal.signals.rechecks import start_recheck
-from portal.signals.schema_service import set_schema
+from portal.signals.batches.exports import start_export
+from portal.signals.batches.rechecks import start_recheck
+from portal.signals.batches.schemas import ExportInput, SignalSelection
+from portal.signals.json_schemas.service import set_schema
 from portal.signals.schemas import SignalFilter
 from tests.http.api import key_of
 from tests.people import Cast, Player

@@ -20,7 +20,7 @@ from portal.jobs.queue import make_queue, open_doorbell, ring
 from portal.jobs.registry import saq_functions
 from portal.ops import checks
 from portal.settings import Settings, get_settings
-from portal.signals.watching import watch_sources
+from portal.signals.health.watching import watch_sources
 from tests.actions import make_stage, settings_chain
 from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database
 from tests.people import Cast

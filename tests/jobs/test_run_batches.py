@@ -9,10 +9,11 @@ from portal import clock
 from portal.audit.queries import list_entries
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
-from portal.signals import batches, exports, selections
-from portal.signals.batch_schemas import ExportInput, SignalSelection
+from portal.signals.batches import exports, selections
+from portal.signals.batches import service as batches
+from portal.signals.batches.exports import get_export, list_exports, start_export
+from portal.signals.batches.schemas import ExportInput, SignalSelection
 from portal.signals.errors import BatchEnded, TooManyBatches
-from portal.signals.exports import get_export, list_exports, start_export
 from portal.signals.jobs import run_batches
 from portal.signals.queries import list_signals
 from portal.signals.schemas import SignalFilter

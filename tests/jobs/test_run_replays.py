@@ -17,13 +17,14 @@ from portal.rules.replay_previews import preview_replay
 from portal.rules.replays import start_replay
 from portal.rules.schemas import RuleChange
 from portal.rules.service import change_rule, disable_rule, publish_rule, reassess
-from portal.signals import batches, rechecks
-from portal.signals.batch_schemas import SignalSelection
+from portal.signals.batches import rechecks
+from portal.signals.batches import service as batches
+from portal.signals.batches.rechecks import start_recheck
+from portal.signals.batches.schemas import SignalSelection
 from portal.signals.errors import TooManyBatches
 from portal.signals.jobs import run_batches
+from portal.signals.json_schemas.service import set_schema
 from portal.signals.queries import get_signal, list_signals
-from portal.signals.rechecks import start_recheck
-from portal.signals.schema_service import set_schema
 from portal.signals.schemas import SignalFilter
 from portal.signals.tables import BatchKind, BatchStatus, SignalStatus
 from tests.rules import ARGUMENTS, CONDITION, MINT, SUBJECT, make_rule_stage

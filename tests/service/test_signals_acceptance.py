@@ -11,11 +11,11 @@ from portal.db.engine import run_sql
 from portal.errors import Forbidden, NotFound, PortalError
 from portal.logging import bind_correlation_id
 from portal.signals import queries
-from portal.signals.acceptance import AcceptanceInput, accept_all, accept_rejected, get_rejected
 from portal.signals.errors import DeliveryNotAcceptable
-from portal.signals.intake import receive
-from portal.signals.refusals import seal_headers
-from portal.signals.schema_service import set_schema
+from portal.signals.intake.acceptance import AcceptanceInput, accept_all, accept_rejected, get_rejected
+from portal.signals.intake.refusals import seal_headers
+from portal.signals.intake.service import receive
+from portal.signals.json_schemas.service import set_schema
 from portal.signals.schemas import SecretInput
 from portal.signals.service import add_secret, end_secret, pause_source, resume_source
 from portal.signals.tables import SignalStatus
@@ -189,7 +189,7 @@ async def test_headers_that_somebody_changed_are_noticed(cast):
 
 
 async def test_all_of_one_cause_are_accepted_in_the_order_in_which_they_came(cast, monkeypatch):
-    monkeypatch.setattr("portal.signals.acceptance.MOST_AT_ONCE", 3)
+    monkeypatch.setattr("portal.signals.intake.acceptance.MOST_AT_ONCE", 3)
     sender = await make_sender(cast.alice)
     for number in range(4):
         await refused(sender, secret=SECRET, id=f"d-{number}")

@@ -12,10 +12,10 @@ import pytest
 
 from portal import clock
 from portal.db.engine import run_sql
-from portal.signals import exports
-from portal.signals.batch_schemas import ExportInput
+from portal.signals.batches import exports
+from portal.signals.batches.exports import delete_export, get_export, open_file, start_export
+from portal.signals.batches.schemas import ExportInput
 from portal.signals.errors import ExportHasNoFile
-from portal.signals.exports import delete_export, get_export, open_file, start_export
 from portal.signals.jobs import prune_exports, run_batches
 from portal.signals.schemas import SignalFilter
 from tests.signals import make_sender

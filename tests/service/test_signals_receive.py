@@ -11,8 +11,10 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.errors import PortalError
 from portal.logging import bind_correlation_id
-from portal.signals import intake, queries, refusals
+from portal.signals import queries
 from portal.signals.errors import BodyTooLarge, HeadersInvalid, SignalConflict, SignatureInvalid, SourcePaused
+from portal.signals.intake import refusals
+from portal.signals.intake import service as intake
 from portal.signals.schemas import SecretInput, SignalFilter
 from portal.signals.service import add_secret, end_secret, pause_source, receive, resume_source
 from portal.signals.tables import SignalStatus

@@ -13,8 +13,8 @@ from portal.errors import Forbidden, InputInvalid, PreconditionFailed
 from portal.rules.jobs import assess_signals, run_replays
 from portal.rules.replays import start_replay
 from portal.signals import retention
-from portal.signals.acceptance import get_rejected
-from portal.signals.batch_schemas import SignalSelection
+from portal.signals.batches.schemas import SignalSelection
+from portal.signals.intake.acceptance import get_rejected
 from portal.signals.jobs import expire_bodies
 from portal.signals.queries import get_signal
 from portal.signals.retention import RetentionView, get_retention, set_retention

@@ -9,11 +9,11 @@ from portal.accounts.permissions import Permission
 from portal.audit.queries import list_entries
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
-from portal.signals import schema_service
-from portal.signals.json_schemas import compile_schema, failures
+from portal.signals.json_schemas import service as schema_service
+from portal.signals.json_schemas.queries import find_schema, list_schema_versions, list_schemas
+from portal.signals.json_schemas.service import SchemaNotInferable, TooManySchemas, infer, set_schema, try_schema
+from portal.signals.json_schemas.validation import compile_schema, failures
 from portal.signals.queries import get_source
-from portal.signals.schema_queries import find_schema, list_schema_versions, list_schemas
-from portal.signals.schema_service import SchemaNotInferable, TooManySchemas, infer, set_schema, try_schema
 from tests.people import Cast
 from tests.signals import make_sender
 from tests.stored import store

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from portal.db.engine import run_sql, transaction
 from portal.rules.assessment import assess
 from portal.signals import search
+from portal.signals.json_schemas.service import set_schema
 from portal.signals.queries import list_signals
-from portal.signals.schema_service import set_schema
 from portal.signals.schemas import SignalFilter
 from portal.signals.search import find_ids
 from portal.signals.tables import SignalStatus

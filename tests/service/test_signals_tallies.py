@@ -12,8 +12,8 @@ from portal import clock
 from portal.db.columns import new_id
 from portal.db.engine import get_engine, run_sql
 from portal.errors import InputInvalid
-from portal.signals import tallies
-from portal.signals.tallies import LAG, counts_by_hour, tally
+from portal.signals.health import tallies
+from portal.signals.health.tallies import LAG, counts_by_hour, tally
 from tests.people import Cast
 from tests.signals import make_sender
 from tests.stored import store

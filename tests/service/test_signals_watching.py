@@ -12,9 +12,9 @@ from portal.audit.queries import list_entries
 from portal.audit.service import verify
 from portal.db.engine import run_sql
 from portal.errors import NotFound
+from portal.signals.health.watching import get_source_health, watch_sources
 from portal.signals.queries import get_source
 from portal.signals.service import pause_source, resume_source
-from portal.signals.watching import get_source_health, watch_sources
 from tests.people import Cast, Player
 from tests.signals import make_sender
 from tests.stored import store

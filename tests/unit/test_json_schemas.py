@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from portal.errors import InputInvalid
-from portal.signals.json_schemas import (
+from portal.signals.json_schemas.validation import (
     MAX_FAILURES,
     MAX_MESSAGE_LENGTH,
     MAX_SCHEMA_BYTES,

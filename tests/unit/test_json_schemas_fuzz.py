@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from portal.errors import InputInvalid
-from portal.signals.json_schemas import Validator, compile_schema, failures, infer_schema
+from portal.signals.json_schemas.validation import Validator, compile_schema, failures, infer_schema
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 
 SCALARS = st.one_of(

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from portal.db.columns import new_id
-from portal.signals.health import Heard, SourceHealth, SourceReading, in_words, is_silent_too_long, judge
+from portal.signals.health.judgement import Heard, SourceHealth, SourceReading, in_words, is_silent_too_long, judge
+from portal.signals.health.tallies import HourTally
 from portal.signals.tables import SourceStatus
-from portal.signals.tallies import HourTally
 
 NOW = datetime(2026, 5, 5, 12, 15, tzinfo=UTC)
 HOUR = NOW.replace(minute=0)

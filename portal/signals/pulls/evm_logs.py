@@ -24,7 +24,7 @@ from portal.chain.rpc import Block, Node, NodeUnavailable, RangeRefused, get_nod
 from portal.chain.schemas import ContractView
 from portal.db.engine import run_sql
 from portal.errors import InputInvalid, NotFound
-from portal.signals.intake import PulledFact
+from portal.signals.intake.service import PulledFact
 from portal.signals.pulls.kinds import Claim, Position, PullFailed, PullKind, Step
 from portal.signals.schemes.base import type_of
 

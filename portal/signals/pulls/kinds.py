@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from portal.signals.intake import PulledFact
+from portal.signals.intake.service import PulledFact
 
 Position = dict[str, Any]
 """How a source goes on, as JSON; `{}` is from the start. Only its kind knows what is in it."""

@@ -11,7 +11,7 @@ from yarl import URL
 
 from portal.db.engine import run_sql
 from portal.errors import FieldError, InputInvalid
-from portal.signals.intake import PulledFact
+from portal.signals.intake.service import PulledFact
 from portal.signals.pointers import Pointer, find
 from portal.signals.pulls.egress import Answer, check_url, get_json
 from portal.signals.pulls.items import list_items, read_answer

@@ -24,10 +24,10 @@ from portal.db.notices import announce
 from portal.jobs.queue import ring
 from portal.logging import get_logger
 from portal.signals.errors import SourceChanged
-from portal.signals.intake import store_pulled
+from portal.signals.intake.senders import Sender, load_sender
+from portal.signals.intake.service import store_pulled
 from portal.signals.pulls import KINDS
 from portal.signals.pulls.kinds import Claim, Position, PullFailed, Step
-from portal.signals.senders import Sender, load_sender
 
 log = get_logger(__name__)
 PULLS = Counter("portal_pulls_total", "Pulls of sources by kind and result", ["kind", "result"])

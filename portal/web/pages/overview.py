@@ -15,10 +15,10 @@ from portal.actions import queries as actions
 from portal.chain import queries as chain
 from portal.rules import queries as rules
 from portal.signals import queries as signals
-from portal.signals.health import in_words
+from portal.signals.health.judgement import in_words
+from portal.signals.health.watching import quiet_sources
 from portal.signals.pulls import KINDS
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
-from portal.signals.watching import quiet_sources
 from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk

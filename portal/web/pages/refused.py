@@ -14,9 +14,10 @@ from litestar.params import FromPath, FromQuery
 from portal import clock
 from portal.accounts.permissions import Permission
 from portal.errors import InputInvalid, PortalError
-from portal.signals import acceptance, retention
 from portal.signals import queries as signals
-from portal.signals.acceptance import AcceptanceInput
+from portal.signals import retention
+from portal.signals.intake import acceptance
+from portal.signals.intake.acceptance import AcceptanceInput
 from portal.signals.retention import MAX_DAYS, RetentionView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page

@@ -12,9 +12,10 @@ from portal.accounts.permissions import Permission
 from portal.errors import PortalError
 from portal.rules import replays, service
 from portal.rules.replay_previews import preview_replay
-from portal.signals import batches, exports, rechecks
 from portal.signals import queries as signals
-from portal.signals.batch_schemas import BatchKind, BatchView, ExportInput
+from portal.signals.batches import exports, rechecks
+from portal.signals.batches import service as batches
+from portal.signals.batches.schemas import BatchKind, BatchView, ExportInput
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_list, read_values, to_input

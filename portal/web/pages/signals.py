@@ -16,8 +16,10 @@ from portal.errors import InputInvalid, PortalError
 from portal.rules import queries as rules
 from portal.rules import service
 from portal.signals import queries as signals
-from portal.signals import rechecks, retention, schema_queries
-from portal.signals.batch_schemas import SignalSelection
+from portal.signals import retention
+from portal.signals.batches import rechecks
+from portal.signals.batches.schemas import SignalSelection
+from portal.signals.json_schemas import queries as schema_queries
 from portal.signals.schemas import HourCount, SignalItem, SignalView
 from portal.signals.schemes import SCHEMES
 from portal.transactions import queries as transactions

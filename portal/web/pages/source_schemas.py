@@ -12,9 +12,10 @@ from litestar.response import Redirect
 from portal.accounts.permissions import Permission
 from portal.errors import InputInvalid, PortalError
 from portal.signals import queries as signals
-from portal.signals import schema_queries, schema_service
-from portal.signals.schema_queries import checked
-from portal.signals.schema_views import SchemaProposal, SchemaTrial, SignalSchemaView
+from portal.signals.json_schemas import queries as schema_queries
+from portal.signals.json_schemas import service as schema_service
+from portal.signals.json_schemas.queries import checked
+from portal.signals.json_schemas.views import SchemaProposal, SchemaTrial, SignalSchemaView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values

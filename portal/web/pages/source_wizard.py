@@ -12,8 +12,9 @@ from portal import clock
 from portal.accounts.permissions import Permission
 from portal.errors import InputInvalid, NotFound, PortalError
 from portal.signals import queries as signals
-from portal.signals import schema_service, service
-from portal.signals.json_schemas import compile_schema, infer_schema
+from portal.signals import service
+from portal.signals.json_schemas import service as schema_service
+from portal.signals.json_schemas.validation import compile_schema, infer_schema
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.pulls import KINDS
 from portal.signals.pulls.events import list_readable_events

@@ -11,14 +11,16 @@ from litestar.params import FromPath, FromQuery
 from portal import clock
 from portal.accounts.permissions import Permission
 from portal.errors import InputInvalid, PortalError
-from portal.signals import acceptance, schema_queries, service
 from portal.signals import queries as signals
-from portal.signals.health import SourceHealth, in_words
+from portal.signals import service
+from portal.signals.health.judgement import SourceHealth, in_words
+from portal.signals.health.tallies import HourTally, counts_by_hour
+from portal.signals.health.watching import get_source_health, quiet_sources
+from portal.signals.intake import acceptance
+from portal.signals.json_schemas import queries as schema_queries
 from portal.signals.pulls import KINDS
 from portal.signals.pulls.service import PullInput, get_pull, pull_now
 from portal.signals.schemas import SecretInput, SignalFilter, SourceView
-from portal.signals.tallies import HourTally, counts_by_hour
-from portal.signals.watching import get_source_health, quiet_sources
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input

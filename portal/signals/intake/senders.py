@@ -17,11 +17,12 @@ from portal import clock
 from portal.db.engine import run_sql
 from portal.sealing import unseal
 from portal.settings import get_settings
-from portal.signals import json_schemas, schemes
+from portal.signals import schemes
+from portal.signals.intake.together import Together
+from portal.signals.json_schemas import validation
 from portal.signals.schemas import DEFAULT_BODY_BYTES
 from portal.signals.schemes import Headers
 from portal.signals.tables import SchemaFailure, SourceStatus
-from portal.signals.together import Together
 
 MOST_KEPT = 1000
 NO_VERSION = datetime.min.replace(tzinfo=UTC)
@@ -41,7 +42,7 @@ class SchemaInForce(msgspec.Struct, frozen=True):
     """The version of a type's schema that deliveries are checked against, compiled."""
 
     id: UUID
-    validator: json_schemas.Validator
+    validator: validation.Validator
 
 
 class Sender(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,7 +172,7 @@ async def _compile(schema_ids: set[UUID]) -> None:
     if missing:
         rows = await run_sql("SELECT id, schema FROM signal_schema WHERE id = ANY({})", missing)
         for row in rows:
-            validator = json_schemas.compile_schema(msgspec.json.decode(row["schema"]))
+            validator = validation.compile_schema(msgspec.json.decode(row["schema"]))
             _compiled[row["id"]] = SchemaInForce(row["id"], validator)
     for id in schema_ids:
         _compiled.move_to_end(id)

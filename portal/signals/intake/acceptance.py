@@ -20,12 +20,13 @@ from portal.db.paging import decode_cursor, encode_cursor
 from portal.errors import NotFound, PortalError, SettingInvalid, Unavailable
 from portal.jobs.queue import ring
 from portal.sealing import SealBroken
-from portal.signals import flush, refusals, schemes
+from portal.signals import schemes
 from portal.signals.errors import DeliveryNotAcceptable, SignatureInvalid
-from portal.signals.flush import Row
-from portal.signals.intake import check_delivery, delivered_row
+from portal.signals.intake import flush, refusals
+from portal.signals.intake.flush import Row
+from portal.signals.intake.senders import load_sender
+from portal.signals.intake.service import check_delivery, delivered_row
 from portal.signals.schemas import Receipt, RejectedView
-from portal.signals.senders import load_sender
 from portal.signals.tables import SignalStatus
 
 ATTEMPTS = 3

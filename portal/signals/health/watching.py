@@ -9,9 +9,9 @@ from portal.accounts.schemas import system_actor
 from portal.audit import service as audit
 from portal.db.engine import run_sql, transaction
 from portal.errors import NotFound
-from portal.signals.health import Heard, SourceHealth, SourceReading, is_silent_too_long, judge
+from portal.signals.health.judgement import Heard, SourceHealth, SourceReading, is_silent_too_long, judge
+from portal.signals.health.tallies import MAX_HOURS, counts_by_hour
 from portal.signals.tables import SourceStatus
-from portal.signals.tallies import MAX_HOURS, counts_by_hour
 
 NEWEST = 200
 NOBODY = UUID(int=0)

@@ -13,10 +13,10 @@ from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, NotFound, PreconditionFailed
-from portal.signals.json_schemas import Validator, compile_schema, failures, infer_schema
+from portal.signals.json_schemas.queries import checked, find_schema, get_schema_version
+from portal.signals.json_schemas.validation import Validator, compile_schema, failures, infer_schema
+from portal.signals.json_schemas.views import SchemaProposal, SchemaTrial, SignalSchemaView, TrialFailure
 from portal.signals.payloads import PayloadUnreadable, parse_payload
-from portal.signals.schema_queries import checked, find_schema, get_schema_version
-from portal.signals.schema_views import SchemaProposal, SchemaTrial, SignalSchemaView, TrialFailure
 from portal.signals.schemas import Reason
 from portal.signals.tables import SignalStatus
 

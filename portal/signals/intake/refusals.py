@@ -13,8 +13,8 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.sealing import seal, unseal
 from portal.settings import get_settings
+from portal.signals.intake.together import Together
 from portal.signals.schemes import Headers
-from portal.signals.together import Together
 
 KEPT = 1000
 LARGE_BYTES = 32 * 1024

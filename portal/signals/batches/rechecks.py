@@ -8,12 +8,13 @@ import msgspec
 
 from portal.accounts.schemas import Actor
 from portal.db.engine import run_sql
-from portal.signals import batches, json_schemas
-from portal.signals.batch_schemas import BatchView, SignalSelection
-from portal.signals.batches import Batch, Slice
+from portal.signals.batches import service as batches
+from portal.signals.batches.schemas import BatchView, SignalSelection
+from portal.signals.batches.selections import count_selected, next_ids
+from portal.signals.batches.service import Batch, Slice
+from portal.signals.intake.senders import SchemaInForce, load_sender
+from portal.signals.json_schemas import validation
 from portal.signals.payloads import PayloadUnreadable, parse_payload
-from portal.signals.selections import count_selected, next_ids
-from portal.signals.senders import SchemaInForce, load_sender
 from portal.signals.tables import BatchKind, SignalStatus
 from portal.signals.words import words_of
 
@@ -75,7 +76,7 @@ def _check(row: dict[str, Any], in_force: dict[str, SchemaInForce]) -> Checked:
         return Checked(row["id"], SignalStatus.QUARANTINED, [reason], schema.id if schema else None, None)
     reasons = _troubles(row)
     if schema:
-        reasons += json_schemas.failures(schema.validator, payload)
+        reasons += validation.failures(schema.validator, payload)
     status = SignalStatus.QUARANTINED if reasons else SignalStatus.RECEIVED
     return Checked(row["id"], status, reasons, schema.id if schema else None, words_of(payload))
 

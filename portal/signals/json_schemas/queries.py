@@ -8,7 +8,7 @@ import msgspec
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import InputInvalid, NotFound
-from portal.signals.schema_views import SignalSchemaView, TypeView
+from portal.signals.json_schemas.views import SignalSchemaView, TypeView
 from portal.signals.schemes import TYPE
 
 NEWEST = 5000

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from portal.db.engine import run_sql
 from portal.signals.errors import RateLimited
-from portal.signals.together import Together
+from portal.signals.intake.together import Together
 
 
 async def take(source_id: UUID, per_minute: int) -> None:

@@ -24,7 +24,7 @@ from portal.db.notices import announce
 from portal.errors import FieldError, PortalError, Unavailable
 from portal.logging import correlation_id, get_logger
 from portal.settings import get_settings
-from portal.signals import flush, json_schemas, limits, refusals, schemes
+from portal.signals import schemes
 from portal.signals.errors import (
     AddressNotAllowed,
     BodyTooLarge,
@@ -34,12 +34,14 @@ from portal.signals.errors import (
     SourceChanged,
     SourcePaused,
 )
-from portal.signals.flush import Fate, Outcome, Row
+from portal.signals.intake import flush, limits, refusals
+from portal.signals.intake.flush import Fate, Outcome, Row
+from portal.signals.intake.senders import MOST_KEPT, ActiveSecret, Sender, find_kept, load_sender, stand_in
+from portal.signals.json_schemas import validation
 from portal.signals.metrics import RECEIVE_SECONDS, count_delivery
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import Headers, Verified
-from portal.signals.senders import MOST_KEPT, ActiveSecret, Sender, find_kept, load_sender, stand_in
 from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 from portal.signals.words import words_of
 
@@ -259,7 +261,7 @@ def _row(
         type = type or _type_in(payload)
         schema = sender.schemas.get(type)
         if schema:
-            reasons += json_schemas.failures(schema.validator, payload)
+            reasons += validation.failures(schema.validator, payload)
         if reasons:  # no assessment will write them
             words = "\n".join(words_of(payload))
     except PayloadUnreadable as error:

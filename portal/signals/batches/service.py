@@ -25,9 +25,9 @@ from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, pa
 from portal.errors import NotFound, Unavailable
 from portal.jobs.queue import ring
 from portal.logging import bind_correlation_id, correlation_id, get_logger
-from portal.signals.batch_schemas import BatchView
+from portal.signals.batches.schemas import BatchView
+from portal.signals.batches.selections import MOST_COUNTED
 from portal.signals.errors import BatchEnded, TooManyBatches
-from portal.signals.selections import MOST_COUNTED
 from portal.signals.tables import BatchKind, BatchStatus
 
 log = get_logger(__name__)

@@ -15,12 +15,12 @@ from portal.audit import service as audit
 from portal.db.engine import run_sql, transaction
 from portal.db.paging import DEFAULT_LIMIT, Page, page_of
 from portal.errors import InputInvalid
-from portal.signals import batches
-from portal.signals.batch_schemas import ExportInput, ExportView, SignalSelection
-from portal.signals.batches import Batch, BatchFailed, Slice
+from portal.signals.batches import service as batches
+from portal.signals.batches.export_formats import MEDIA_TYPES, compressed
+from portal.signals.batches.schemas import ExportInput, ExportView, SignalSelection
+from portal.signals.batches.selections import count_selected, next_ids
+from portal.signals.batches.service import Batch, BatchFailed, Slice
 from portal.signals.errors import ExportHasNoFile
-from portal.signals.export_formats import MEDIA_TYPES, compressed
-from portal.signals.selections import count_selected, next_ids
 from portal.signals.tables import BatchKind, BatchStatus
 
 MAX_SIGNALS = 1_000_000

@@ -11,8 +11,8 @@ from uuid import UUID
 
 import msgspec
 
+from portal.signals.health.tallies import HourTally
 from portal.signals.tables import SourceStatus
-from portal.signals.tallies import HourTally
 
 SKEW_WARNING_MS = 60_000
 """A fifth of the tolerance that is usual for signed timestamps."""

@@ -7,7 +7,7 @@ import asyncpg
 
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid
-from portal.signals.batch_schemas import SignalSelection
+from portal.signals.batches.schemas import SignalSelection
 from portal.signals.filters import conditions_of
 from portal.signals.schemas import SignalFilter
 from portal.signals.search import find_ids

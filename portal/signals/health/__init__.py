@@ -1,0 +1,1 @@
+"""How sources are doing: counts by the hour, cadence, silence."""

@@ -1,0 +1,1 @@
+"""What payloads of a signal type must look like: JSON Schemas, versioned."""
