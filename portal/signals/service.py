@@ -221,7 +221,7 @@ async def _lock_source(actor: Actor, source_id: UUID) -> dict[str, Any]:
     rows = await run_sql(
         """SELECT name, scheme, settings, body_cap_bytes, allowed_networks, rate_limit_per_minute, on_schema_failure,
                   expected_every_seconds, updated_at
-           FROM source WHERE id = {} AND organization = {} FOR UPDATE""",
+           FROM source WHERE id = {} AND organization = {} FOR NO KEY UPDATE""",
         source_id,
         actor.organization_id,
     )

@@ -1,7 +1,9 @@
 """Sources: made, changed, rotated and paused by those who may, with an audit entry each."""
 
+import asyncio
 import base64
 import json
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from portal.audit.queries import list_entries
 from portal.db.columns import new_id
-from portal.db.engine import run_sql
+from portal.db.engine import get_engine, run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
 from portal.signals.errors import (
     LastSecret,
@@ -21,6 +23,7 @@ from portal.signals.errors import (
     SourceNotPaused,
     TooManySecrets,
 )
+from portal.signals.json_schemas.service import set_schema
 from portal.signals.queries import get_source, list_sources
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput
 from portal.signals.schemes import SCHEMES
@@ -35,7 +38,7 @@ from portal.signals.service import (
 )
 from portal.signals.tables import SchemaFailure, SourceStatus
 from tests.schemes import CASES
-from tests.signals import IP, Sender, public_key, sign
+from tests.signals import IP, Sender, make_sender, public_key, sign
 
 
 async def make(actor, name="GitHub", scheme="github", **more):
@@ -145,6 +148,39 @@ async def test_those_who_may_not_change_sources_do_not(cast, who):
         with pytest.raises(Forbidden):
             await attempt
     assert await get_source(cast.organization_id, view.id) == view
+
+
+async def set_a_schema(actor, source_id):
+    await set_schema(actor, source_id, "sponsorship", {"type": "object"})
+
+
+@pytest.mark.parametrize("change", [pause_source, set_a_schema], ids=["source", "schema"])
+async def test_deliveries_are_stored_while_a_change_of_their_source_waits(cast, change):
+    sender = await make_sender(cast.alice)
+    async with held_audit(cast.organization_id) as is_waited_for:
+        under_way = asyncio.create_task(change(cast.alice.actor, sender.source_id))
+        await is_waited_for()
+        receipt = await asyncio.wait_for(sender.deliver({"n": 1}), timeout=5)
+        assert (receipt.status, under_way.done()) == ("received", False)
+    await under_way
+
+
+@asynccontextmanager
+async def held_audit(organization_id):
+    """Somebody else appends to the audit of the organisation and does not end; a function that waits for a waiter."""
+    holder = await get_engine().get_new_connection()
+
+    async def is_waited_for():
+        waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND {} = ANY(pg_blocking_pids(pid))"
+        while not await run_sql(waiting, holder.get_server_pid()):
+            await asyncio.sleep(0.01)
+
+    try:
+        async with holder.transaction():
+            await holder.execute("SELECT 1 FROM audit_head WHERE organization = $1 FOR UPDATE", organization_id)
+            yield is_waited_for
+    finally:
+        await holder.close()
 
 
 async def test_a_source_of_another_organisation_is_not_there(cast):

@@ -82,7 +82,9 @@ async def try_schema(actor: Actor, source_id: UUID, type: str, schema: dict[str,
 
 async def _lock_source(actor: Actor, source_id: UUID, expected: datetime | None) -> None:
     rows = await run_sql(
-        "SELECT updated_at FROM source WHERE id = {} AND organization = {} FOR UPDATE", source_id, actor.organization_id
+        "SELECT updated_at FROM source WHERE id = {} AND organization = {} FOR NO KEY UPDATE",
+        source_id,
+        actor.organization_id,
     )
     if not rows:
         raise NotFound("There is no such source.")

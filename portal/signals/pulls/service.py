@@ -73,7 +73,8 @@ async def pull_now(actor: Actor, source_id: UUID, given: PullInput | None = None
     now = clock.now()
     async with transaction():
         rows = await run_sql(
-            "SELECT scheme, settings, status FROM source WHERE id = {} AND organization = {} FOR UPDATE",
+            """SELECT scheme, settings, status FROM source
+               WHERE id = {} AND organization = {} FOR NO KEY UPDATE""",
             *(source_id, actor.organization_id),
         )
         kind = _kind_of(rows)
