@@ -192,21 +192,22 @@ async def list_signal_types(organization_id: UUID) -> list[str]:
     return [row["type"] for row in rows]
 
 
-async def signals_by_hour(organization_id: UUID, *, hours: int = 24) -> list[HourCount]:
-    """Counts of the last `hours` hours (1 to 168), the oldest first, the current hour last, empty hours included."""
-    tallies = await counts_by_hour(organization_id, hours=hours)
+async def signals_by_hour(organization_id: UUID, *, hours: int = 24, source_id: UUID | None = None) -> list[HourCount]:
+    """Of all sources or of one: the last `hours` hours (1 to 168), the oldest first, empty hours included."""
+    tallies = await counts_by_hour(organization_id, hours=hours, source_id=source_id)
     rows = await run_sql(
         """SELECT date_trunc('hour', found.received_at, 'UTC') AS hour, count(*) AS number
            FROM source s CROSS JOIN unnest({}::text[]) AS troubled (status) CROSS JOIN LATERAL (
                SELECT g.received_at FROM signal g
                WHERE g.source = s.id AND g.status = troubled.status AND g.id >= {} AND g.received_at >= {}
                ORDER BY g.id DESC LIMIT {}) found
-           WHERE s.organization = {} GROUP BY 1""",
+           WHERE s.organization = {} AND s.id = coalesce({}, s.id) GROUP BY 1""",
         TROUBLED,
         oldest_id(tallies[0].hour - timedelta(minutes=1)),
         tallies[0].hour,
         MOST_COUNTED,
         organization_id,
+        source_id,
     )
     troubled = {row["hour"]: row["number"] for row in rows}
     return [HourCount(each.hour, each.stored, troubled.get(each.hour, 0)) for each in tallies]

@@ -54,6 +54,26 @@ async def test_an_export_is_asked_for_watched_and_downloaded(
     assert [item["id"] for item in listed["items"]] == [export["id"]]
 
 
+async def test_signals_are_exported_by_their_ids(
+    http: httpx.AsyncClient, key: Key, source: dict[str, Any], cast: Cast
+) -> None:
+    listed = (await http.get("/api/v1/signals", headers=key)).json()["items"]
+    chosen = [item["id"] for item in listed[:2]]
+    made = await http.post("/api/v1/exports", json={"format": "ndjson", "signal_ids": chosen}, headers=key)
+    assert (made.json()["total"], made.json()["filter"]) == (2, None)
+    await run_batches()
+    file = await http.get(f"{made.headers['location']}/file", headers=key)
+    assert [json.loads(line)["id"] for line in file.text.splitlines()] == chosen
+    stranger = await key_of(cast.dave)
+    theirs = await http.post("/api/v1/exports", json={"format": "csv", "signal_ids": chosen}, headers=stranger)
+    assert theirs.json()["total"] == 0, "another organisation's signals are not there"
+    every = await http.post("/api/v1/exports", json={"format": "csv"}, headers=key)
+    assert every.json()["total"] == 3
+    for wrong in ({"signal_ids": chosen, "filter": {}}, {"signal_ids": []}):
+        answer = await http.post("/api/v1/exports", json={"format": "csv", **wrong}, headers=key)
+        assert paths(problem(answer, 400, "input_invalid")) == ["/signal_ids"]
+
+
 async def test_deleting_an_export_needs_the_version_that_was_seen(
     http: httpx.AsyncClient, key: Key, source: dict[str, Any]
 ) -> None:

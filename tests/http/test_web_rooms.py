@@ -448,7 +448,15 @@ async def test_a_contract_is_deployed_by_an_action(reader: Reader, stage: Stage)
     done = await reader.post(f"{HOME}/contracts/deploy", **{**form, "symbol": "MIL"})
     assert done.headers["location"].endswith("?done=deployment_proposed")
     assert "Acme Miles" in text_of(await reader.get(done.headers["location"]))
-    assert "Being deployed" in text_of(await reader.get(f"{HOME}/contracts"))
+    listed = await reader.get(f"{HOME}/contracts")
+    assert "Being deployed" in text_of(listed)
+    assert "live:contract from:#live" in listed.text
+    path = re.findall(rf'href="({HOME}/contracts/[^"]+)">Acme Miles', listed.text)[0]
+    under_way = await reader.get(path)
+    assert f'hx-get="{path}"' in under_way.text, "it renews itself while the deployment is under way"
+    for topic in ("contract", "transaction"):
+        assert f"live:{topic} from:#live" in under_way.text
+    assert f"{HOME}/live?topics=action,contract,transaction&" in unescape(under_way.text)
 
 
 async def test_a_contract_is_registered_by_its_address(reader: Reader, stage: Stage) -> None:

@@ -109,6 +109,21 @@ async def test_volume_of_an_organisation_without_signals(reader: Visitor, cast: 
     assert "0 signals in 24 hours" in text_of(await reader.get(f"{HOME}/signals/volume"))
 
 
+async def test_volume_is_that_of_the_source_that_is_chosen(reader: Visitor, cast: Cast) -> None:
+    shop, forum = await make_sender(cast.alice, name="Shop"), await make_sender(cast.alice, name="Forum")
+    for number in range(3):
+        await shop.deliver({"n": number})
+    await forum.deliver({"n": 1})
+    await run_sql("UPDATE signal SET status = 'failed'")
+    await reader.sign_in(cast.carol)
+    assert "4 signals in 24 hours from all sources" in text_of(await reader.get(f"{HOME}/signals/volume"))
+    chart = await reader.get(f"{HOME}/signals/volume?source_id={shop.source_id}")
+    assert "3 signals in 24 hours from Shop" in text_of(chart)
+    assert "3 signals, 3 in trouble" in chart.text
+    assert f"source_id={shop.source_id}&amp;since=" in chart.text, "an hour of the chart keeps the source"
+    assert (await reader.get(f"{HOME}/signals/volume?source_id={NOWHERE}")).status_code == 404
+
+
 # One signal
 
 
@@ -310,6 +325,27 @@ async def test_an_export_needs_a_format(reader: Visitor, written: RuleStage) -> 
     await reader.sign_in(written.cast.carol)
     for format in ("", "pdf"):
         assert (await reader.post(f"{HOME}/signals/exports", format=format)).status_code == 400
+
+
+async def test_ticked_signals_are_exported_and_no_others(reader: Visitor, written: RuleStage) -> None:
+    ids = await deliver_some(written)
+    await reader.sign_in(written.cast.carol)
+    listed = (await reader.get(f"{HOME}/signals")).text
+    bar = listed.split('id="ticked"')[1].split("</form>")[0]
+    assert f'action="{HOME}/signals/exports/new"' in bar, "who may only read can export what they ticked"
+    assert "Replay…" not in bar
+    chosen = sorted([ids["assessed"], ids["failed"]])
+    begun = await reader.get(f"{HOME}/signals/exports/new?signal_id={chosen[0]}&signal_id={chosen[1]}")
+    assert "The 2 you chose" in text_of(begun)
+    assert hidden(begun, f"{HOME}/signals/exports") == [("signal_id", each) for each in chosen]
+    unsaid = await reader.post(f"{HOME}/signals/exports", format="pdf", signal_id=chosen)
+    assert unsaid.status_code == 400
+    assert hidden(unsaid, f"{HOME}/signals/exports") == [("signal_id", each) for each in chosen], "they stay chosen"
+    answer = await reader.post(f"{HOME}/signals/exports", format="ndjson", signal_id=chosen)
+    await run_batches()
+    file = await reader.get(f"{answer.headers['location']}/file")
+    assert sorted(json.loads(line)["id"] for line in file.text.splitlines()) == chosen
+    assert (await reader.post(f"{HOME}/signals/exports", format="csv", signal_id="17")).status_code == 400
 
 
 async def test_a_period_of_an_export_is_fixed_when_it_is_chosen(reader: Visitor, cast: Cast) -> None:

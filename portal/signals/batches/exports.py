@@ -17,7 +17,7 @@ from portal.db.paging import DEFAULT_LIMIT, Page, page_of
 from portal.errors import InputInvalid
 from portal.signals.batches import service as batches
 from portal.signals.batches.export_formats import MEDIA_TYPES, compressed
-from portal.signals.batches.schemas import ExportInput, ExportView, SignalSelection
+from portal.signals.batches.schemas import ExportInput, ExportView
 from portal.signals.batches.selections import count_selected, next_ids
 from portal.signals.batches.service import Batch, BatchFailed, Slice
 from portal.signals.errors import ExportHasNoFile
@@ -33,9 +33,9 @@ CHUNK_BYTES = 256 * 1024
 
 
 async def start_export(actor: Actor, given: ExportInput) -> ExportView:
-    """Let a worker write what matches the filter now into a file. Raises `TooManyBatches`, `InputInvalid`."""
+    """Let a worker write the selected signals that there are now into a file. Raises `TooManyBatches`, `InputInvalid`."""
     actor.require(batches.NEEDS[BatchKind.EXPORT])
-    total = await count_selected(actor.organization_id, SignalSelection(filter=given.filter), most=MAX_SIGNALS)
+    total = await count_selected(actor.organization_id, given.selection, most=MAX_SIGNALS)
     if total is not None and total > MAX_SIGNALS:
         raise InputInvalid.at(
             "/filter",
@@ -145,7 +145,7 @@ async def export_slice(batch: Batch) -> Slice:
     given = msgspec.convert(batch.given, ExportInput)
     ids, more = await next_ids(
         batch.organization_id,
-        SignalSelection(filter=given.filter),
+        given.selection,
         until=batch.until,
         position=batch.position,
         most=SLICE_SIGNALS,
@@ -190,7 +190,7 @@ def _view(row: dict[str, Any], sizes: dict[UUID, int]) -> ExportView:
     return ExportView(
         **msgspec.structs.asdict(batch),
         format=given.format,
-        filter=given.filter,
+        filter=given.selection.filter,
         file_bytes=size,
         file_expires_at=batch.ended_at + KEPT if size is not None and batch.ended_at else None,
     )

@@ -20,9 +20,16 @@ class SignalSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     filter: SignalFilter | None = None
 
 
-class ExportInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ExportInput(SignalSelection, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certain signals as a file; every signal where neither ids nor a filter are given."""
+
     format: Literal["ndjson", "csv"]
-    filter: SignalFilter = msgspec.field(default_factory=SignalFilter)  # a value would not be JSON in OpenAPI
+
+    @property
+    def selection(self) -> SignalSelection:
+        if self.signal_ids is None and self.filter is None:
+            return SignalSelection(filter=SignalFilter())
+        return SignalSelection(signal_ids=self.signal_ids, filter=self.filter)
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +60,8 @@ class ExportView(BatchView, frozen=True, kw_only=True):
     """An export and its file."""
 
     format: Literal["ndjson", "csv"]
-    filter: SignalFilter
+    filter: SignalFilter | None
+    """None where the signals were chosen by their ids; `total` says how many they are."""
     file_bytes: int | None
     """Compressed, as it is kept; None where there is no file: not yet, or not any more."""
     file_expires_at: datetime | None

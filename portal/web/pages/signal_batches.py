@@ -47,7 +47,7 @@ KINDS = {
         "Export",
         "Exports",
         "Signals as a file, written in the background and kept for a week.",
-        "Choose signals in the history, by any filter, then Export… writes them into a file.",
+        "Tick signals in the history, or narrow it by any filter; then Export… writes them into a file.",
         Permission.SIGNALS_READ,
     ),
     BatchKind.REPLAY: Words(
@@ -89,7 +89,7 @@ async def show_rechecks(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str
 
 @get("/signals/exports/new", opt=READ_EXPORTS)
 async def show_new_export(request: AnyRequest, desk: AtDesk) -> Response[str]:
-    return await _start_page(request, desk, BatchKind.EXPORT, asked_of(request), [])
+    return await _start_page(request, desk, BatchKind.EXPORT, asked_of(request), _ticked(request))
 
 
 @get("/signals/replays/new", opt=WRITE_REPLAYS)
@@ -105,13 +105,17 @@ async def show_new_recheck(request: AnyRequest, desk: AtDesk) -> Response[str]:
 
 @post("/signals/exports", opt=READ_EXPORTS)
 async def start_export(request: AnyRequest, desk: AtDesk) -> Response[Any]:
-    values = await read_values(request)
+    values, ids = await read_values(request), await read_list(request, "signal_id")
     asked = asked_in(values)
     try:
         wanted = to_input({"format": values.get("format", "")}, ExportInput)
-        export = await exports.start_export(desk.actor, msgspec.structs.replace(wanted, filter=asked.filter))
+        selection = selection_of(asked, ids)
+        export = await exports.start_export(
+            desk.actor,
+            msgspec.structs.replace(wanted, signal_ids=selection.signal_ids, filter=selection.filter),
+        )
     except PortalError as error:
-        return await _start_page(request, desk, BatchKind.EXPORT, asked, [], error=error)
+        return await _start_page(request, desk, BatchKind.EXPORT, asked, ids, error=error)
     return see_other(desk.url(f"signals/exports/{export.id}"))
 
 

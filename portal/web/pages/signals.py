@@ -94,9 +94,18 @@ async def show_new_signals(
 
 @get("/signals/volume", opt=READ)
 async def show_volume(request: AnyRequest, desk: AtDesk) -> Response[str]:
-    """The chart by the hour, which a page asks for once it is there: counting must not keep the list waiting."""
-    hours = await signals.signals_by_hour(desk.actor.organization_id, hours=24)
-    return fragment(request, "signals/_volume.html", {"volume": volume_of(hours), "path": desk.url("signals")})
+    """The chart by the hour, which a page asks for once it is there: counting must not keep the list waiting.
+
+    Of one source where one is chosen; the other filters of the list do not narrow it.
+    """
+    organization, source_id = desk.actor.organization_id, asked_of(request).filter.source_id
+    hours = await signals.signals_by_hour(organization, hours=24, source_id=source_id)
+    context = {
+        "volume": volume_of(hours),
+        "path": desk.url("signals"),
+        "source": await signals.get_source(organization, source_id) if source_id else None,
+    }
+    return fragment(request, "signals/_volume.html", context)
 
 
 @get("/signals/{signal_id:uuid}", opt=READ)
