@@ -33,7 +33,7 @@ CHUNK_BYTES = 256 * 1024
 
 
 async def start_export(actor: Actor, given: ExportInput) -> ExportView:
-    """Let a worker write the selected signals that there are now into a file. Raises `TooManyBatches`, `InputInvalid`."""
+    """Let a worker write the selected signals into a file. Raises `TooManyBatches`, `InputInvalid`."""
     actor.require(batches.NEEDS[BatchKind.EXPORT])
     total = await count_selected(actor.organization_id, given.selection, most=MAX_SIGNALS)
     if total is not None and total > MAX_SIGNALS:
