@@ -41,7 +41,7 @@ POLICIES: dict[str, JobPolicy] = {
     "run_batches": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "run_replays": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "expire_bodies": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
-    "prune_exports": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
+    "prune_batches": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
     "tally_signals": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
     "watch_sources": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "sweep": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),

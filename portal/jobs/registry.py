@@ -14,7 +14,7 @@ from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
 from portal.rules.jobs import assess_signals, run_replays
-from portal.signals.jobs import expire_bodies, prune_exports, run_batches, tally_signals, watch_sources
+from portal.signals.jobs import expire_bodies, prune_batches, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
 
@@ -58,7 +58,7 @@ WORK: dict[str, Work] = {
         run_batches,
         run_replays,
         expire_bodies,
-        prune_exports,
+        prune_batches,
         tally_signals,
         watch_sources,
         sweep,
@@ -73,7 +73,7 @@ CRONS = {
     "expire_actions": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
     "expire_bodies": EVERY_HOUR,
-    "prune_exports": EVERY_HOUR,
+    "prune_batches": EVERY_HOUR,
 }
 
 

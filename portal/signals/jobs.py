@@ -21,9 +21,9 @@ async def expire_bodies() -> int:
     return await retention.expire_bodies(seconds=RUN_SECONDS)
 
 
-async def prune_exports() -> int:
-    """Delete export files that are older than a week; how many."""
-    return await exports.prune_exports()
+async def prune_batches() -> int:
+    """Delete batches that ended a week ago, with the files of exports; how many."""
+    return await batches.prune_batches()
 
 
 async def tally_signals() -> int:

@@ -232,7 +232,7 @@ class BatchStatus(StrEnum):
 
 
 class SignalBatch(Table, tablename="signal_batch"):
-    """Long work over many signals, done by a worker in slices, each in one db transaction with its `position`."""
+    """Long work over many signals, done in slices, each in one db transaction with its `position`; kept for a week."""
 
     id = columns.key()
     organization = columns.reference(Organization)
@@ -254,6 +254,8 @@ class SignalBatch(Table, tablename="signal_batch"):
     """The label of whoever asked."""
     correlation_id = columns.text()
     claimed_until = columns.moment(null=True)
+    attempts = columns.integer(default=0)
+    """How often the slice behind `position` was begun; each but the last ended with its worker."""
     requested_at = columns.moment()
     started_at = columns.moment(null=True)
     ended_at = columns.moment(null=True)
@@ -263,7 +265,7 @@ class SignalBatch(Table, tablename="signal_batch"):
 
 
 class ExportPart(Table, tablename="export_part"):
-    """A slice of an export's file, compressed; kept for a week."""
+    """A slice of an export's file, compressed."""
 
     batch = columns.reference(SignalBatch)
     number = columns.integer()

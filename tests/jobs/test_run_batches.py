@@ -14,7 +14,7 @@ from portal.signals.batches import service as batches
 from portal.signals.batches.exports import get_export, list_exports, start_export
 from portal.signals.batches.schemas import ExportInput, SignalSelection
 from portal.signals.errors import BatchEnded, TooManyBatches
-from portal.signals.jobs import run_batches
+from portal.signals.jobs import prune_batches, run_batches
 from portal.signals.queries import list_signals
 from portal.signals.schemas import SignalFilter
 from portal.signals.tables import BatchKind, BatchStatus
@@ -47,6 +47,10 @@ async def lease_over(export_id):
     await run_sql(
         "UPDATE signal_batch SET claimed_until = {} WHERE id = {}", clock.now() - timedelta(seconds=1), export_id
     )
+
+
+async def die(batch):
+    raise asyncio.CancelledError
 
 
 async def asks(export_id, given):
@@ -84,16 +88,45 @@ async def test_another_worker_goes_on_where_one_died(cast, sender, monkeypatch):
     export = await start_export(cast.alice.actor, ExportInput(format="ndjson"))
     await one_slice()
 
-    async def die(batch):
+    async def write_and_die(batch):
         await exports.export_slice(batch)
-        raise asyncio.CancelledError
+        await die(batch)
 
     with pytest.raises(asyncio.CancelledError):
-        await batches.run({BatchKind.EXPORT: die}, seconds=60)
+        await batches.run({BatchKind.EXPORT: write_and_die}, seconds=60)
     assert await run_batches() == 0, "the lease of the dead worker still holds"
     await lease_over(export.id)
     assert await run_batches() == 4
     assert await numbers_in(cast.organization_id, export.id) == ["6", "5", "4", "3", "2", "1", "0"]
+
+
+async def test_a_slice_that_no_worker_survives_fails_the_batch(cast, sender):
+    export = await start_export(cast.alice.actor, ExportInput(format="ndjson"))
+    await one_slice()
+    for _ in range(batches.MAX_ATTEMPTS):
+        assert (await get_export(cast.organization_id, export.id)).status is BatchStatus.RUNNING
+        with pytest.raises(asyncio.CancelledError):
+            await batches.run({BatchKind.EXPORT: die}, seconds=60)
+        await lease_over(export.id)
+    assert await run_batches() == 0
+    failed = await get_export(cast.organization_id, export.id)
+    assert (failed.status, failed.done) == (BatchStatus.FAILED, 3)
+    assert failed.error == "It broke off 5 times at the same signals. Choose others by the filter."
+    assert await prune_batches() == 1, "what there was of its file"
+    assert await run_sql("SELECT 1 FROM export_part") == []
+    assert (await get_export(cast.organization_id, export.id)).error, "why it failed can be read for a week"
+
+
+async def test_attempts_at_other_slices_do_not_count(cast, sender):
+    export = await start_export(cast.alice.actor, ExportInput(format="ndjson"))
+    for _ in range(2):
+        for _ in range(batches.MAX_ATTEMPTS - 1):
+            with pytest.raises(asyncio.CancelledError):
+                await batches.run({BatchKind.EXPORT: die}, seconds=60)
+            await lease_over(export.id)
+        await one_slice()
+    await run_batches()
+    assert (await get_export(cast.organization_id, export.id)).status is BatchStatus.DONE
 
 
 async def test_a_worker_that_was_taken_for_dead_changes_nothing_any_more(cast, sender):

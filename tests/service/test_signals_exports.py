@@ -9,14 +9,15 @@ import json
 from datetime import timedelta
 
 import pytest
+import time_machine
 
-from portal import clock
 from portal.db.engine import run_sql
+from portal.errors import NotFound
 from portal.signals.batches import exports
 from portal.signals.batches.exports import delete_export, get_export, open_file, start_export
 from portal.signals.batches.schemas import ExportInput
 from portal.signals.errors import ExportHasNoFile
-from portal.signals.jobs import prune_exports, run_batches
+from portal.signals.jobs import prune_batches, run_batches
 from portal.signals.schemas import SignalFilter
 from tests.signals import make_sender
 
@@ -131,12 +132,12 @@ async def test_a_file_has_a_name_and_an_end(cast, sender):
     assert file.media_type.startswith("text/csv")
     seen = await get_export(cast.organization_id, export.id)
     assert seen.file_expires_at - seen.ended_at == timedelta(days=7)
-    assert await prune_exports() == 0
-    await run_sql("UPDATE signal_batch SET ended_at = {} WHERE id = {}", clock.now() - timedelta(days=8), export.id)
-    assert await prune_exports() == 1
-    assert (await get_export(cast.organization_id, export.id)).file_bytes is None
-    with pytest.raises(ExportHasNoFile, match="kept for a week"):
+    assert await prune_batches() == 0
+    with time_machine.travel(seen.file_expires_at + timedelta(seconds=1)):
+        assert await prune_batches() == 1
+    with pytest.raises(NotFound):
         await open_file(cast.organization_id, export.id)
+    assert await run_sql("SELECT 1 FROM export_part") == []
 
 
 async def test_a_file_that_is_deleted_while_it_is_sent_does_not_end_as_if_it_were_whole(cast, sender, monkeypatch):
@@ -150,6 +151,8 @@ async def test_a_file_that_is_deleted_while_it_is_sent_does_not_end_as_if_it_wer
         [chunk async for chunk in file.chunks]
     with pytest.raises(ExportHasNoFile):
         await delete_export(cast.alice.actor, export.id)
+    with pytest.raises(ExportHasNoFile, match="Its file is deleted"):
+        await open_file(cast.organization_id, export.id)
 
 
 async def test_deleting_an_export_that_is_under_way_cancels_it(cast, sender):

@@ -172,7 +172,7 @@ async def held_audit(organization_id):
 
     async def is_waited_for():
         waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND {} = ANY(pg_blocking_pids(pid))"
-        while not await run_sql(waiting, holder.get_server_pid()):
+        while not await run_sql(waiting, holder.get_server_pid()):  # noqa: ASYNC110  it has no event for that
             await asyncio.sleep(0.01)
 
     try:

@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -26,7 +26,6 @@ from portal.signals.tables import BatchKind, BatchStatus
 MAX_SIGNALS = 1_000_000
 MAX_FILE_BYTES = 2 * 1024**3
 """Compressed, as it is kept."""
-KEPT = timedelta(days=7)
 SLICE_SIGNALS = 1000
 SLICE_BYTES = 4 * 1024 * 1024
 CHUNK_BYTES = 256 * 1024
@@ -74,19 +73,6 @@ async def delete_export(actor: Actor, export_id: UUID) -> None:
         await audit.append(actor, "batch.file_deleted", "batch", export_id)
 
 
-async def prune_exports() -> int:
-    """Delete the files that are older than a week, and what failed and cancelled exports left; how many files."""
-    old = await run_sql(
-        """SELECT id FROM signal_batch b
-           WHERE kind = 'export' AND (status IN ('failed', 'cancelled') OR status = 'done' AND ended_at < {})
-                 AND EXISTS (SELECT 1 FROM export_part p WHERE p.batch = b.id) LIMIT 100""",
-        clock.now() - KEPT,
-    )
-    for row in old:
-        await run_sql("DELETE FROM export_part WHERE batch = {}", row["id"])
-    return len(old)
-
-
 class ExportFile(msgspec.Struct, frozen=True):
     """A file to send: its name, its media type and its bytes."""
 
@@ -107,7 +93,7 @@ async def open_file(organization_id: UUID, export_id: UUID, *, compressed: bool 
     if export.status is not BatchStatus.DONE:
         raise ExportHasNoFile(f"The export is {export.status}. Its file is there once it is done.")
     if export.file_bytes is None:
-        raise ExportHasNoFile("The file was kept for a week and is deleted. Start the export again.")
+        raise ExportHasNoFile("Its file is deleted. Start the export again where you need it.")
     name = f"signals-{export.requested_at:%Y-%m-%d}-{export.id.hex[-8:]}.{export.format}"
     if compressed:
         return ExportFile(f"{name}.gz", "application/gzip", export.file_bytes, _parts(export_id, export.file_bytes))
@@ -192,7 +178,7 @@ def _view(row: dict[str, Any], sizes: dict[UUID, int]) -> ExportView:
         format=given.format,
         filter=given.selection.filter,
         file_bytes=size,
-        file_expires_at=batch.ended_at + KEPT if size is not None and batch.ended_at else None,
+        file_expires_at=batch.ended_at + batches.KEPT if size is not None and batch.ended_at else None,
     )
 
 

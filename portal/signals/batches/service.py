@@ -2,7 +2,8 @@
 
 Guarantees: a slice and the position behind it are written in one db transaction, under the lock of the batch's row, so
 no signal is done twice and none is left out, whoever dies in between; a worker that hangs loses its lease, and what it
-still does is undone; what arrives while a batch runs does not make it longer.
+still does is undone; a slice that no worker survives fails the batch instead of being tried for ever; what arrives
+while a batch runs does not make it longer.
 """
 
 import time
@@ -35,6 +36,10 @@ LEASE = timedelta(seconds=60)
 """Longer than a slice takes; a batch whose worker died goes on after it."""
 SLICE_MILLISECONDS = 20_000
 """Of one statement of a slice. Longer, and the batch fails: trying again would take as long."""
+MAX_ATTEMPTS = 5
+"""At one slice: more than come of workers that are restarted, or of a database that is away for a moment."""
+KEPT = timedelta(days=7)
+"""After its end, with its file."""
 MAX_OPEN = 3
 """Batches of one kind that an organisation may have waiting or running."""
 
@@ -71,6 +76,8 @@ class Batch(msgspec.Struct, frozen=True):
     done: int
     correlation_id: str
     claimed_until: datetime
+    attempts: int
+    """At the slice that is next, this one included."""
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):
@@ -247,13 +254,14 @@ async def run(slicers: Mapping[BatchKind, Slicer], *, seconds: float) -> int:
 async def _claim(kinds: list[BatchKind]) -> Batch | None:
     now = clock.now()
     rows = await run_sql(
-        """UPDATE signal_batch SET status = 'running', claimed_until = {}, started_at = coalesce(started_at, {})
+        """UPDATE signal_batch SET status = 'running', claimed_until = {}, started_at = coalesce(started_at, {}),
+                                   attempts = attempts + 1
            WHERE id = (SELECT id FROM signal_batch
                        WHERE kind = ANY({}) AND status IN ('waiting', 'running')
                              AND (claimed_until IS NULL OR claimed_until < {})
                        ORDER BY done, id LIMIT 1 FOR UPDATE SKIP LOCKED)
            RETURNING id, organization AS organization_id, kind, given, until, position, done, correlation_id,
-                     claimed_until""",
+                     claimed_until, attempts""",
         now + LEASE,
         now,
         [kind.value for kind in kinds],
@@ -265,7 +273,10 @@ async def _claim(kinds: list[BatchKind]) -> Batch | None:
 
 
 async def _advance(batch: Batch, slicer: Slicer) -> int:
-    """Do the next slice; how many signals that were. None where the batch was cancelled or is another worker's now."""
+    """Do the next slice; how many signals that were. 0 where the batch has ended or is another worker's now."""
+    if batch.attempts > MAX_ATTEMPTS:
+        await _fail(batch, f"It broke off {MAX_ATTEMPTS} times at the same signals. Choose others by the filter.")
+        return 0
     try:
         async with transaction():
             if not await run_sql(
@@ -301,7 +312,7 @@ async def _move(batch: Batch, made: Slice) -> None:
     rows = await run_sql(
         """UPDATE signal_batch SET position = coalesce({}, position), done = done + {}, changed = changed + {},
                                    total = CASE WHEN {} THEN total ELSE done + {} END,
-                                   claimed_until = NULL, status = {}, ended_at = {}
+                                   claimed_until = NULL, attempts = 0, status = {}, ended_at = {}
            WHERE id = {} RETURNING done, changed""",
         made.done[-1] if made.done else None,
         len(made.done),
@@ -332,3 +343,21 @@ async def _fail(batch: Batch, sentence: str) -> None:
 
 def _worker(batch: Batch) -> Actor:
     return system_actor(batch.organization_id, f"{batch.kind} job")
+
+
+async def prune_batches() -> int:
+    """Delete batches that ended a week ago, with their files, and sooner what failed and cancelled exports left of one.
+
+    How many of both; at most 100 at a time.
+    """
+    week_ago = clock.now() - KEPT
+    rows = await run_sql(
+        """SELECT id FROM signal_batch b
+           WHERE ended_at < {} OR (status IN ('failed', 'cancelled') AND EXISTS (
+               SELECT 1 FROM export_part p WHERE p.batch = b.id)) LIMIT 100""",
+        week_ago,
+    )
+    for row in rows:
+        await run_sql("DELETE FROM export_part WHERE batch = {}", row["id"])
+        await run_sql("DELETE FROM signal_batch WHERE id = {} AND ended_at < {}", row["id"], week_ago)
+    return len(rows)
