@@ -179,14 +179,6 @@ async def list_api_keys(
     return page_of(rows, limit, _api_key)
 
 
-async def owner_invitation_open() -> bool:
-    """Whether somebody holds a link by which an organisation can still be made."""
-    rows = await run_sql(
-        "SELECT 1 FROM invitation WHERE kind = 'owner' AND used_at IS NULL AND expires_at > {} LIMIT 1", clock.now()
-    )
-    return bool(rows)
-
-
 def scopes_of(stored: str) -> list[Permission]:
     """The scopes of a stored key that still are scopes."""
     known = {scope.value: scope for scope in SCOPES}

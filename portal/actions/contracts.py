@@ -86,23 +86,21 @@ async def propose_deployment(actor: Actor, given: DeploymentInput) -> ActionView
     compiled = await compile_template(template.name)
     encoded = encode_constructor(compiled.abi, compiled.bytecode, given.arguments)
     symbol = next((argument["value"] for argument in encoded.arguments if argument["name"] == "symbol"), None)
+    new = NewContract(
+        organization_id=actor.organization_id,
+        chain_id=chain.id,
+        name=name,
+        abi=compiled.abi,
+        allowed_functions=template.allowed_functions,
+        signer_id=given.signer_id,
+        template=template.name,
+        symbol=symbol,
+        decimals=template.decimals,
+    )
     async with transaction():
-        contract_id = await insert_contract(
-            NewContract(
-                organization_id=actor.organization_id,
-                chain_id=chain.id,
-                name=name,
-                abi=compiled.abi,
-                allowed_functions=template.allowed_functions,
-                signer_id=given.signer_id,
-                template=template.name,
-                symbol=symbol,
-                decimals=template.decimals,
-            )
-        )
-        await audit.append(
-            actor, "contract.registered", "contract", contract_id, {"name": name, "template": template.name}
-        )
+        contract_id = await insert_contract(new)
+        detail = {"name": name, "template": template.name}
+        await audit.append(actor, "contract.registered", "contract", contract_id, detail)
         call = ProposedCall(
             contract_id=contract_id, function=encoded.function, arguments=given.arguments, policy_id=given.policy_id
         )

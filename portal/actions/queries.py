@@ -263,12 +263,7 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
         approvals=[_decision_view(decision, digest) for decision in decisions],
         approvals_given=standing.approvals,
         approvals_required=standing.required,
-        policy=PolicyOfAction(
-            id=row["policy_id"],
-            name=row["policy_name"],
-            version_id=row["policy_version"],
-            version=row["policy_number"],
-        ),
+        policy=PolicyOfAction(row["policy_id"], row["policy_name"], row["policy_version"], row["policy_number"]),
         because=f"{row['source_name']} reported {row['signal_type']}" if row["signal"] else None,
         proposed_by=row["proposer_email"],
         proposed_by_member_id=row["proposed_by"],

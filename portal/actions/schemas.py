@@ -102,7 +102,7 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: datetime
 
 
-class PolicyOfAction(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyOfAction(msgspec.Struct, frozen=True):
     """The policy version that an action is bound to."""
 
     id: UUID

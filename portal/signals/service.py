@@ -86,13 +86,8 @@ async def create_source(actor: Actor, given: SourceInput) -> tuple[SourceView, s
         secret_id = None if secret is None else str(await _insert_secret(id, secret, now))
         if given.scheme in KINDS:
             await insert_pull(id, given.scheme, settings)
-        await audit.append(
-            actor,
-            "source.created",
-            "source",
-            id,
-            {"name": given.name, "scheme": given.scheme, "secret_id": secret_id},
-        )
+        detail = {"name": given.name, "scheme": given.scheme, "secret_id": secret_id}
+        await audit.append(actor, "source.created", "source", id, detail)
     if given.scheme in KINDS:
         ring("pull_sources")
     return await queries.get_source(actor.organization_id, id), _shown(given.scheme, secret)
@@ -124,13 +119,8 @@ async def change_source(
             await Source.update({**after, "updated_at": clock.now()}).where(Source.id == source_id)
         except asyncpg.UniqueViolationError:
             raise _name_taken(change.name) from None
-        await audit.append(
-            actor,
-            "source.changed",
-            "source",
-            source_id,
-            {"before": {name: before[name] for name in after}, "after": after},
-        )
+        detail = {"before": {name: before[name] for name in after}, "after": after}
+        await audit.append(actor, "source.changed", "source", source_id, detail)
     return await queries.get_source(actor.organization_id, source_id)
 
 
@@ -159,13 +149,8 @@ async def add_secret(actor: Actor, source_id: UUID, given: SecretInput) -> tuple
             )
         secret_id = await _insert_secret(source_id, secret, now)
         await Source.update({Source.updated_at: now}).where(Source.id == source_id)
-        await audit.append(
-            actor,
-            "source.secret_added",
-            "source",
-            source_id,
-            {"secret_id": str(secret_id), "overlap_seconds": given.overlap_seconds},
-        )
+        detail = {"secret_id": str(secret_id), "overlap_seconds": given.overlap_seconds}
+        await audit.append(actor, "source.secret_added", "source", source_id, detail)
     return await queries.get_source(actor.organization_id, source_id), _shown(scheme, secret)
 
 

@@ -41,6 +41,14 @@ def test_files_stay_readable(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=named)
+def test_functions_stay_readable(path: Path) -> None:
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            said = node.body[1:] if ast.get_docstring(node) else node.body
+            assert not said or (node.end_lineno or 0) - said[0].lineno < 40, node.name
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=named)
 def test_no_task_is_started_inside_a_db_transaction(path: Path) -> None:
     for block in ast.walk(tree(path)):
         if not isinstance(block, ast.AsyncWith) or not any("transaction(" in ast.unparse(i) for i in block.items):

@@ -39,6 +39,26 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+RECORD = """
+    WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true)),
+         made AS (
+             SELECT given.*, s.organization FROM relaxed,
+                 unnest({}::uuid[], {}::uuid[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bytea[],
+                        {}::bytea[], {}::text[], {}::text[], {}::timestamptz[])
+                 AS given (id, source, cause, detail, external_id, body_bytes, body, headers, ip,
+                           correlation_id, at)
+                 JOIN source s ON s.id = given.source),
+         counted AS (
+             INSERT INTO source_hour (organization, source, hour, outcome, number)
+             SELECT organization, source, date_trunc('hour', at, 'UTC'), cause, count(*) FROM made
+             GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 4
+             ON CONFLICT (source, hour, outcome) DO UPDATE SET number = source_hour.number + excluded.number)
+    INSERT INTO rejected_delivery (id, organization, source, cause, detail, external_id, body_bytes, body,
+                                   headers, ip, correlation_id, received_at)
+    SELECT id, organization, source, cause, detail, external_id, body_bytes, body, headers, ip, correlation_id,
+           at FROM made"""
+
+
 async def record(refusal: Refusal) -> None:
     """Keep the refusal among the newest of its source, and count it. Raises what the database driver raises."""
     await _recording.do(refusal, weight=len(refusal.body or b"") + 1024)
@@ -68,32 +88,15 @@ def _key() -> str:
 
 async def _record_all(refusals: list[Refusal]) -> list[None]:
     ids = [new_id() for _ in refusals]
-    bodies = [refusal.body for refusal in refusals]
     await run_sql(
-        """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true)),
-                made AS (
-                    SELECT given.*, s.organization FROM relaxed,
-                        unnest({}::uuid[], {}::uuid[], {}::text[], {}::text[], {}::text[], {}::bigint[], {}::bytea[],
-                               {}::bytea[], {}::text[], {}::text[], {}::timestamptz[])
-                        AS given (id, source, cause, detail, external_id, body_bytes, body, headers, ip,
-                                  correlation_id, at)
-                        JOIN source s ON s.id = given.source),
-                counted AS (
-                    INSERT INTO source_hour (organization, source, hour, outcome, number)
-                    SELECT organization, source, date_trunc('hour', at, 'UTC'), cause, count(*) FROM made
-                    GROUP BY 1, 2, 3, 4 ORDER BY 2, 3, 4
-                    ON CONFLICT (source, hour, outcome) DO UPDATE SET number = source_hour.number + excluded.number)
-           INSERT INTO rejected_delivery (id, organization, source, cause, detail, external_id, body_bytes, body,
-                                          headers, ip, correlation_id, received_at)
-           SELECT id, organization, source, cause, detail, external_id, body_bytes, body, headers, ip, correlation_id,
-                  at FROM made""",
+        RECORD,
         ids,
         [refusal.source_id for refusal in refusals],
         [refusal.cause for refusal in refusals],
         [_storable(refusal.detail) for refusal in refusals],
         [refusal.external_id for refusal in refusals],
         [refusal.body_bytes for refusal in refusals],
-        bodies,
+        [refusal.body for refusal in refusals],
         [
             seal_headers(id, refusal.headers) if refusal.body is not None else None
             for id, refusal in zip(ids, refusals, strict=True)
