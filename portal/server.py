@@ -31,11 +31,16 @@ class PortTaken(SettingInvalid):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """HTTP/1.1 that bounds a request's head: beyond `MAX_HEAD_BYTES` it answers 431, after `HEAD_SECONDS` it closes."""
+    """HTTP/1.1 that bounds a request's head: beyond `MAX_HEAD_BYTES` it answers 431, after `HEAD_SECONDS` it closes.
 
-    _head_bytes = 0
+    As much may stand between and behind the chunks of a body; trailers are read past and never become headers (RFC
+    9110, section 6.5.1): the parser keeps each of them whole, and whoever looked at the headers has looked already.
+    """
+
+    _bare_bytes = 0
+    """That came since the parser last began or ended a head, or had a piece of a body."""
+    _got_on = False
     _in_head = False
-    _began = False
     _refused = False
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -50,24 +55,28 @@ class BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        self._began = False
+        self._got_on = False
         super().data_received(data)
-        # Where the head began in this piece, the piece may also hold the end of a body before it.
-        if self._in_head and not self._began:
-            self._head_bytes += len(data)
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        # Where the parser got on in this piece, nobody knows how much of it is left over.
+        self._bare_bytes = 0 if self._got_on else self._bare_bytes + len(data)
+        if self._bare_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
             self._refuse()
         if self._in_head or self.cycle is None or self.cycle.response_complete:
             self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._began, self._head_bytes = True, True, 0
+        self._in_head = self._got_on = True
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._got_on = False, True
         self._cancel_head_timer()
         super().on_headers_complete()
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        self._got_on = True
+        super().on_body(body)
 
     def _await_head(self) -> None:
         if self._head_timer is None and not self.transport.is_closing():
@@ -80,6 +89,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _refuse(self) -> None:
         self._refused = True
+        if not self._in_head:
+            self.transport.close()  # the application may be about to answer
+            return
         body = msgspec.json.encode(
             {
                 "type": "about:blank",

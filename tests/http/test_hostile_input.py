@@ -355,6 +355,41 @@ async def test_a_form_that_does_not_come_to_its_end_is_not_waited_for(
             assert answer.startswith(b"HTTP/1.1 408"), path
 
 
+CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+async def name_headers(scope: Any, receive: Any, send: Any) -> None:
+    """An application that reads the whole body, and answers with the names of the headers it has then."""
+    while (message := await receive())["type"] == "http.request" and message["more_body"]:
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b" ".join(name for name, _ in scope["headers"])})
+
+
+async def test_what_follows_a_body_never_becomes_a_header() -> None:
+    """A proxy that drops or checks headers does not see it, and neither does what is checked before the body."""
+    async with listening(name_headers) as port:
+        answer = await say(port, CHUNKED, b"0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n", pause=0.05)
+        at_once = await say(port, CHUNKED + b"0\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n")
+    for each in (answer, at_once):
+        assert each.startswith(b"HTTP/1.1 200")
+        assert b"transfer-encoding" in each
+        assert b"x-forwarded-for" not in each.lower()
+
+
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [(b"0\r\nX: ", b"a" * 2**16), (b"0\r\n", b"X: a\r\n" * 10_000), (b"5;a=", b"a" * 2**16)],
+    ids=["a trailer without end", "trailers without end", "an extension of a chunk without end"],
+)
+async def test_what_is_around_a_body_has_a_bound(begin: bytes, more: bytes) -> None:
+    """The parser copies a trailer with every piece of it: one connection would hold up everybody else for seconds."""
+    async with listening(name_headers) as port:
+        started = time.monotonic()
+        assert b"200" not in await say(port, CHUNKED + begin, *[more] * 20)
+        assert time.monotonic() - started < 3
+
+
 @pytest.mark.parametrize(
     "framing",
     [
