@@ -1,7 +1,7 @@
 """Sources as the intake needs them, kept in memory of each process and never trusted blindly.
 
 A kept sender may be out of date: another process may have ended a secret. So what was checked with one is stored only
-if the source still has that version (see `signals.flush`), and what it refuses is refused only after another look.
+if the source still has that version (see `intake.flush`), and what it refuses is refused only after another look.
 """
 
 from collections import OrderedDict
