@@ -151,7 +151,10 @@ async def end_secret(
 @get(
     "/sources/{source_id:uuid}/rejected-deliveries",
     summary="List what a source had refused",
-    description="The newest deliveries that were refused, each with the cause. At most 1,000 are kept.",
+    description=(
+        "The newest deliveries that were refused, each with the cause. At most 1,000 are kept whose signature was "
+        "right, and 1,000 others."
+    ),
     opt=READ,
     responses=problems(404),
 )

@@ -223,7 +223,7 @@ async def list_rejected_deliveries(
 ) -> Page[RejectedView]:
     """Refused deliveries to one source or to all, of one cause or of any, the newest first.
 
-    The newest 1,000 of each source are kept.
+    Of each source the newest 1,000 are kept whose signature was right, and the newest 1,000 others.
     """
     given = {
         "r.source = {}": source_id,

@@ -111,7 +111,7 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
     last_signal_at: datetime | None
     signals_24h: int
     rejected_24h: int
-    """Refused deliveries in the last 24 hours, of the 1,000 that are kept."""
+    """Refused deliveries in the last 24 hours, of those that are kept."""
     created_at: datetime
     updated_at: datetime
     """Its version: `change_source` compares it."""

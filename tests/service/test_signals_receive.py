@@ -11,9 +11,9 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.errors import PortalError
 from portal.logging import bind_correlation_id
-from portal.signals import queries
+from portal.signals import queries, schemes
 from portal.signals.errors import BodyTooLarge, HeadersInvalid, SignalConflict, SignatureInvalid, SourcePaused
-from portal.signals.intake import refusals
+from portal.signals.intake import acceptance, refusals
 from portal.signals.intake import service as intake
 from portal.signals.schemas import SecretInput, SignalFilter
 from portal.signals.service import add_secret, end_secret, pause_source, receive, resume_source
@@ -266,6 +266,37 @@ async def test_only_the_newest_refusals_are_kept(cast, monkeypatch):
     kept = (await queries.list_rejected_deliveries(cast.organization_id, source_id=sender.source_id)).items
     assert [each.external_id for each in kept] == ["no-7", "no-6", "no-5", "no-4", "no-3"]
     assert len((await queries.list_rejected_deliveries(cast.organization_id, source_id=other.source_id)).items) == 2
+
+
+async def test_strangers_push_out_no_refusal_of_an_authentic_delivery(cast, monkeypatch):
+    monkeypatch.setattr(refusals, "KEPT", 3)
+    monkeypatch.setattr(refusals, "KEPT_LARGE_BYTES", 100_000)
+    sender, large = await make_sender(cast.alice), json.dumps("a" * 40_000).encode()
+    await pause_source(cast.alice.actor, sender.source_id)
+    with pytest.raises(SourcePaused):
+        await sender.deliver(large, id="authentic")
+    for number in range(5):
+        with pytest.raises(SignatureInvalid):
+            await receive(sender.source_id, github_headers(large, "a wrong secret", id=f"no-{number}"), large, IP)
+    kept = {each.external_id: each.id for each in await list_rejected(cast)}
+    assert list(kept) == ["no-4", "no-3", "no-2", "authentic"]
+    await resume_source(cast.alice.actor, sender.source_id)
+    assert not (await acceptance.accept_rejected(cast.alice.actor, kept["authentic"])).duplicate
+    assert [await is_kept_whole(cast, kept[f"no-{number}"]) for number in (4, 3, 2)] == [True, True, False]
+
+
+async def is_kept_whole(cast, rejected_id):
+    return (await acceptance.get_rejected(cast.organization_id, rejected_id)).acceptable
+
+
+async def test_a_refusal_is_kept_without_its_body_where_its_headers_are_huge(cast):
+    sender = await make_sender(cast.alice)
+    for query in (b"a=b", b"a" * 60_000):
+        headers = [*github_headers(BODY, "a wrong secret", id=f"no-{len(query)}"), (schemes.QUERY, query)]
+        with pytest.raises(SignatureInvalid):
+            await receive(sender.source_id, headers, BODY, IP)
+    huge, modest = await list_rejected(cast)
+    assert [await is_kept_whole(cast, each.id) for each in (modest, huge)] == [True, False]
 
 
 async def test_no_secret_is_stored_in_the_clear(cast):

@@ -16,10 +16,16 @@ from portal.settings import get_settings
 from portal.signals.intake.together import Together
 from portal.signals.schemes import Headers
 
+PROVEN = ["address_not_allowed", "payload_invalid", "rate_limited", "signal_conflict", "source_paused"]
+"""Causes that only a sender with a right signature is told. They have room of their own: whoever knows no more than an
+address could otherwise push out what is waiting to be accepted."""
 KEPT = 1000
+"""Of a source: so many whose signature was right, and so many others."""
 LARGE_BYTES = 32 * 1024
 KEPT_LARGE_BYTES = 32 * 1024 * 1024
-"""Of bodies above `LARGE_BYTES`; with at most 1,000 smaller ones, a source's refusals hold 64 MB at most."""
+"""Of bodies above `LARGE_BYTES`, likewise; with 1,000 smaller ones and their headers, each kind holds 72 MB at most."""
+MOST_HEADER_BYTES = 8 * 1024
+"""No honest sender needs more to be verified, the query included; a delivery with more is kept without its body."""
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +94,7 @@ def _key() -> str:
 
 async def _record_all(refusals: list[Refusal]) -> list[None]:
     ids = [new_id() for _ in refusals]
+    bodies = [refusal.body if _is_modest(refusal.headers) else None for refusal in refusals]
     await run_sql(
         RECORD,
         ids,
@@ -96,20 +103,26 @@ async def _record_all(refusals: list[Refusal]) -> list[None]:
         [_storable(refusal.detail) for refusal in refusals],
         [refusal.external_id for refusal in refusals],
         [refusal.body_bytes for refusal in refusals],
-        [refusal.body for refusal in refusals],
+        bodies,
         [
-            seal_headers(id, refusal.headers) if refusal.body is not None else None
-            for id, refusal in zip(ids, refusals, strict=True)
+            seal_headers(id, refusal.headers) if body is not None else None
+            for id, refusal, body in zip(ids, refusals, bodies, strict=True)
         ],
         [_storable(refusal.ip) for refusal in refusals],
         [refusal.correlation_id for refusal in refusals],
         [refusal.at for refusal in refusals],
     )
     await _make_room({refusal.source_id for refusal in refusals})
-    large = {refusal.source_id for refusal in refusals if refusal.body and len(refusal.body) > LARGE_BYTES}
+    large = {
+        refusal.source_id for refusal, body in zip(refusals, bodies, strict=True) if body and len(body) > LARGE_BYTES
+    }
     if large:
         await _drop_large_bodies(large)
     return [None] * len(refusals)
+
+
+def _is_modest(headers: Headers) -> bool:
+    return sum(len(name) + len(value) for name, value in headers) <= MOST_HEADER_BYTES
 
 
 def _storable(text: str) -> str:
@@ -122,10 +135,15 @@ async def _make_room(source_ids: set[UUID]) -> None:
     await run_sql(
         """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true))
            DELETE FROM rejected_delivery WHERE id IN (
-               SELECT r.id FROM relaxed, unnest({}::uuid[]) AS asked (source), LATERAL (
-                   SELECT id FROM rejected_delivery WHERE source = asked.source ORDER BY id DESC OFFSET {}) AS past,
+               SELECT r.id
+               FROM relaxed, unnest({}::uuid[]) AS asked (source), (VALUES (true), (false)) AS kind (proven),
+                   LATERAL (
+                       SELECT id FROM rejected_delivery
+                       WHERE source = asked.source AND (cause = ANY({})) = kind.proven
+                       ORDER BY id DESC OFFSET {}) AS past,
                    rejected_delivery r WHERE r.id = past.id FOR UPDATE OF r SKIP LOCKED)""",
         list(source_ids),
+        PROVEN,
         KEPT,
     )
 
@@ -134,11 +152,12 @@ async def _drop_large_bodies(source_ids: set[UUID]) -> None:
     await run_sql(
         """WITH relaxed AS (SELECT set_config('synchronous_commit', 'off', true)),
                 summed AS (
-                    SELECT id, sum(body_bytes) OVER (PARTITION BY source ORDER BY id DESC) AS bytes
+                    SELECT id, sum(body_bytes) OVER (PARTITION BY source, cause = ANY({}) ORDER BY id DESC) AS bytes
                     FROM rejected_delivery WHERE source = ANY({}) AND body_bytes > {} AND body IS NOT NULL)
            UPDATE rejected_delivery SET body = NULL, headers = NULL WHERE id IN (
                SELECT r.id FROM relaxed, summed, rejected_delivery r
                WHERE r.id = summed.id AND summed.bytes > {} FOR UPDATE OF r SKIP LOCKED)""",
+        PROVEN,
         list(source_ids),
         LARGE_BYTES,
         KEPT_LARGE_BYTES,
