@@ -4,6 +4,7 @@ It does as little as it can per request, since it shares the processors with wha
 """
 
 import asyncio
+import gc
 import hashlib
 import hmac
 import json
@@ -44,6 +45,8 @@ class Tally(msgspec.Struct):
     """How many other answers there were, by status."""
     latencies_ms: list[float]
     """From when a request was due to the end of its answer: waiting behind a slow one counts."""
+    cpu_seconds: float
+    """Of this process while it sent."""
 
 
 def make_body(size: int, delivery: str) -> bytes:
@@ -125,8 +128,7 @@ def make_requests(load: Load) -> Iterator[tuple[str, bytes]]:
 class Sender(asyncio.Protocol):
     """One connection: sends its next request once the one before is answered and, where it is paced, due."""
 
-    def __init__(self, work: list[tuple[float, str, bytes]], answers: list[tuple[str, float, bytes]]) -> None:
-        self.work = work[::-1]
+    def __init__(self, answers: list[tuple[str, float, bytes]]) -> None:
         self.answers = answers
         self.done = asyncio.get_running_loop().create_future()
         self.received = b""
@@ -137,6 +139,10 @@ class Sender(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.done.done():
             self.done.set_exception(exc or ConnectionError("the server closed the connection"))
+
+    def start(self, work: list[tuple[float, str, bytes]]) -> None:
+        self.work = work[::-1]
+        self.next()
 
     def next(self) -> None:
         if not self.work:
@@ -170,18 +176,19 @@ async def drive(load: Load) -> Tally:
     requests = list(make_requests(load))
     answers: list[tuple[str, float, bytes]] = []
     address, loop, senders = urlsplit(load.url), asyncio.get_running_loop(), []
-    started = time.perf_counter()
+    for _ in range(load.connections):
+        _, sender = await loop.create_connection(lambda: Sender(answers), address.hostname, address.port)
+        senders.append(sender)
+    # A pause of ours would look like one of the server.
+    gc.collect()
+    gc.disable()
+    started, spent = time.perf_counter(), time.process_time()
     pace = 1 / load.per_second if load.per_second else 0
     timed = [(started + number * pace if pace else 0.0, *request) for number, request in enumerate(requests)]
-    for first in range(load.connections):
-        own = timed[first :: load.connections]
-        _, sender = await loop.create_connection(lambda own=own: Sender(own, answers), address.hostname, address.port)
-        senders.append(sender)
-    started = time.perf_counter()
-    for sender in senders:
-        sender.next()
+    for place, sender in enumerate(senders):
+        sender.start(timed[place :: load.connections])
     await asyncio.gather(*(sender.done for sender in senders))
-    seconds = time.perf_counter() - started
+    seconds, spent = time.perf_counter() - started, time.process_time() - spent
     accepted, refused = {}, Counter[str]()
     for delivery, _, answer in answers:
         status = answer[9:12].decode()
@@ -189,9 +196,11 @@ async def drive(load: Load) -> Tally:
             accepted[delivery] = json.loads(answer.partition(b"\r\n\r\n")[2]).get("signal_id", delivery)
         else:
             refused[status] += 1
-    return Tally(seconds, accepted, dict(refused), [latency for _, latency, _ in answers])
+    return Tally(seconds, accepted, dict(refused), [latency for _, latency, _ in answers], spent)
 
 
 if __name__ == "__main__":
     given = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
-    sys.stdout.buffer.write(msgspec.json.encode(uvloop.run(drive(given))))
+    # Not `sys.stdout.buffer`: under PYTHONUNBUFFERED that writes only as much as the pipe takes at once.
+    with open(1, "wb") as output:
+        output.write(msgspec.json.encode(uvloop.run(drive(given))))
