@@ -26,6 +26,9 @@ from portal.signals.source_input import settings_from
 
 MAX_CHARACTERS = 1024 * 1024
 MAX_GUESSES = 500
+MAX_HEADERS = 100
+MAX_STAMPS = 10
+"""Moments that are tried for each guess."""
 MAX_BYTES = 50_000_000
 """That are hashed for one request: a fraction of a second."""
 SIGNATURE_NAME = re.compile(rb"sign|hmac|digest|hash|(^|-)sig($|-)")
@@ -125,7 +128,7 @@ def recognise(text: str, secret: str | None, url: str | None, *, now: datetime) 
     if len(text) > MAX_CHARACTERS:
         raise InputInvalid.at("/text", "The request is too long to be looked at here. Paste a shorter one.")
     pasted = read_pasted(text)
-    pasted = msgspec.structs.replace(pasted, url=pasted.url or url)
+    pasted = msgspec.structs.replace(pasted, headers=pasted.headers[:MAX_HEADERS], url=pasted.url or url)
     guesses = [guess for guess in islice(_guesses(pasted), MAX_GUESSES) if guess.is_possible()]
     if not guesses:
         return _unproved(pasted, None, now, ["Nothing in the request proves who sent it: no header is a signature."])
@@ -215,9 +218,10 @@ def _verified(guess: Guess, pasted: Pasted, body: str, secret: str) -> Proof:
 
 
 def _stamps_of(guess: Guess, pasted: Pasted) -> list[datetime]:
-    """Every moment that the headers of the scheme hold."""
+    """The moments that the headers of the scheme hold, the first few of them."""
     names = headers_of(guess.scheme, guess.read_settings())
-    texts = [found[0] for name, value in pasted.headers if name in names for found in STAMP_WITHIN.finditer(value)]
+    found = (each[0] for name, value in pasted.headers if name in names for each in STAMP_WITHIN.finditer(value))
+    texts = list(dict.fromkeys(islice(found, MAX_STAMPS)))
     return [datetime.fromtimestamp(int(text) / (1000 if len(text) == 13 else 1), UTC) for text in texts]
 
 
