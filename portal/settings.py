@@ -176,3 +176,11 @@ def read_settings(environment: dict[str, str], **given: Any) -> Settings:
 def get_settings() -> Settings:
     """The settings of this process, read on first use."""
     return read_settings(dict(os.environ))
+
+
+def secret_key() -> str:
+    """The key that seals what is secret but signers' keys. Raises `SettingInvalid` in a process without it."""
+    settings = get_settings()
+    settings.require("secret_key")
+    assert settings.secret_key is not None
+    return settings.secret_key

@@ -13,6 +13,7 @@ from portal.accounts.tables import Person
 from portal.db.engine import transaction
 from portal.errors import Conflict, InputInvalid, NotFound, NotSignedIn, SettingInvalid
 from portal.logging import get_logger
+from portal.settings import secret_key
 
 log = get_logger(__name__)
 
@@ -73,14 +74,14 @@ async def confirm_enrolment(
 
 
 def _seal(person_id: UUID, secret: str) -> str:
-    sealed = sealing.seal(totp.secret_key(), secret.encode(), purpose=_purpose(person_id))
+    sealed = sealing.seal(secret_key(), secret.encode(), purpose=_purpose(person_id))
     return base64.urlsafe_b64encode(sealed).decode()
 
 
 def _unseal(person_id: UUID, sealed: str) -> str:
     try:
         raw = base64.urlsafe_b64decode(sealed.encode("ascii"))
-        return sealing.unseal(totp.secret_key(), raw, purpose=_purpose(person_id)).decode()
+        return sealing.unseal(secret_key(), raw, purpose=_purpose(person_id)).decode()
     except (ValueError, SettingInvalid, sealing.SealBroken):
         raise InputInvalid.at("/sealed", "This form is not valid any more. Start again.") from None
 

@@ -8,7 +8,7 @@ import pyotp
 import segno
 
 from portal import sealing
-from portal.settings import get_settings
+from portal.settings import secret_key
 
 ISSUER = "Signal Portal"
 STEP_SECONDS = 30
@@ -49,11 +49,3 @@ def seal_secret(person_id: UUID, secret: str) -> bytes:
 
 def unseal_secret(person_id: UUID, sealed: bytes) -> str:
     return sealing.unseal(secret_key(), sealed, purpose=f"totp:{person_id}").decode()
-
-
-def secret_key() -> str:
-    """The key that seals second factors. Raises `SettingInvalid` without one."""
-    settings = get_settings()
-    settings.require("secret_key")
-    assert settings.secret_key is not None
-    return settings.secret_key

@@ -20,7 +20,7 @@ from portal.api.requests import single_header
 from portal.db.engine import UNREACHABLE
 from portal.logging import get_logger
 from portal.sealing import seal, unseal
-from portal.settings import get_settings
+from portal.settings import secret_key
 
 log = get_logger(__name__)
 HEADER = "Idempotency-Key"
@@ -60,7 +60,7 @@ async def find_answer(request: Request[Any, Any, Any]) -> Response[bytes] | None
     if isinstance(found, idempotency.Fresh):
         request.state[CLAIM] = Claim(found, caller)
         return None
-    answer = msgspec.msgpack.decode(unseal(_key(), found.body, purpose=_purpose(caller)), type=Answer)
+    answer = msgspec.msgpack.decode(unseal(secret_key(), found.body, purpose=_purpose(caller)), type=Answer)
     return Response(
         answer.body,
         status_code=found.status,
@@ -102,7 +102,7 @@ async def _keep(claim: Claim, messages: list[Message]) -> None:
             await idempotency.release(claim.fresh)
             return
         answer = Answer({name: headers[name] for name in KEPT_HEADERS if name in headers}, body)
-        sealed = seal(_key(), msgspec.msgpack.encode(answer), purpose=_purpose(claim.caller))
+        sealed = seal(secret_key(), msgspec.msgpack.encode(answer), purpose=_purpose(claim.caller))
         content_type = headers.get("content-type", "")
         await idempotency.finish(claim.fresh, status=status, content_type=content_type, body=sealed)
     except UNREACHABLE as error:
@@ -112,9 +112,3 @@ async def _keep(claim: Claim, messages: list[Message]) -> None:
 
 def _purpose(caller: str) -> str:
     return f"idempotency:{caller}"
-
-
-def _key() -> str:
-    key = get_settings().secret_key
-    assert key is not None, "the web process requires the secret key"
-    return key

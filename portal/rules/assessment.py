@@ -41,6 +41,9 @@ class SourceRules(msgspec.Struct, frozen=True):
 
 
 NO_RULES = SourceRules([], {})
+SIGNAL = """g.id, g.organization, g.source AS source_id, s.name AS source, s.scheme, g.external_id, g.type, g.body,
+            g.body_bytes, g.correlation_id, g.received_at"""
+"""What an assessment reads of a signal `g` and its source `s`."""
 
 
 class Assessment(msgspec.Struct):
@@ -74,7 +77,9 @@ async def assess(limit: int = 500) -> int:
                 return 0
             sources = await list_published({signal["source_id"] for signal in signals})
             assessments = {signal["id"]: Assessment(signal) for signal in signals}
-            matches = _evaluate_all(assessments.values(), sources)
+            started = time.perf_counter()
+            matches = evaluate_all(assessments.values(), sources)
+            STAGE_SECONDS.labels("assess").observe((time.perf_counter() - started) / len(assessments))
             proposals = await propose_matches(current, matches)
             for match, message in proposals.failures:
                 assessments[match.signal["id"]].fail(match.rule, message)
@@ -93,16 +98,14 @@ async def assess(limit: int = 500) -> int:
 async def _claim(limit: int) -> list[dict[str, Any]]:
     """The oldest received signals that no other worker holds, locked, up to the batch's bytes."""
     return await run_sql(
-        """WITH waiting AS MATERIALIZED (
+        f"""WITH waiting AS MATERIALIZED (
                SELECT id, organization, source, external_id, type, body, body_bytes, correlation_id, received_at
-               FROM signal WHERE status = 'received' ORDER BY received_at, id LIMIT {} FOR UPDATE SKIP LOCKED
+               FROM signal WHERE status = 'received' ORDER BY received_at, id LIMIT {{}} FOR UPDATE SKIP LOCKED
            ), summed AS (
                SELECT *, sum(body_bytes) OVER (ORDER BY received_at, id) AS bytes FROM waiting
            )
-           SELECT g.id, g.organization, g.source AS source_id, s.name AS source, s.scheme, g.external_id, g.type,
-                  g.body, g.body_bytes, g.correlation_id, g.received_at
-           FROM summed g JOIN source s ON s.id = g.source WHERE g.bytes <= {} OR g.bytes = g.body_bytes
-           ORDER BY g.received_at, g.id""",
+           SELECT {SIGNAL} FROM summed g JOIN source s ON s.id = g.source
+           WHERE g.bytes <= {{}} OR g.bytes = g.body_bytes ORDER BY g.received_at, g.id""",  # noqa: S608
         limit,
         BATCH_BYTES,
     )
@@ -127,20 +130,16 @@ async def list_published(source_ids: Iterable[UUID]) -> dict[UUID, SourceRules]:
     }
 
 
-def _evaluate_all(assessments: Collection[Assessment], sources: dict[UUID, SourceRules]) -> list[Match]:
-    """What matches, in the order of the signals."""
-    started = time.perf_counter()
-    matches = [
+def evaluate_all(assessments: Iterable[Assessment], sources: dict[UUID, SourceRules]) -> list[Match]:
+    """What matches, in the order of the signals; notes words and what fails with each. Needs no database."""
+    return [
         match
         for assessment in assessments
-        for match in evaluate(assessment, sources.get(assessment.signal["source_id"], NO_RULES))
+        for match in _evaluate(assessment, sources.get(assessment.signal["source_id"], NO_RULES))
     ]
-    STAGE_SECONDS.labels("assess").observe((time.perf_counter() - started) / len(assessments))
-    return matches
 
 
-def evaluate(assessment: Assessment, source: SourceRules) -> list[Match]:
-    """What matches. Notes words and what fails: all of an assessment that needs no database."""
+def _evaluate(assessment: Assessment, source: SourceRules) -> list[Match]:
     try:
         payload = read_payload(assessment.signal)
         assessment.words = words_of(payload)

@@ -16,7 +16,7 @@ from portal.accounts.schemas import Actor
 from portal.actions import service as actions
 from portal.db.engine import run_sql
 from portal.errors import PortalError
-from portal.rules.assessment import NO_RULES, Assessment, evaluate, list_published
+from portal.rules.assessment import SIGNAL, Assessment, evaluate_all, list_published
 from portal.rules.drafts import NO_ADDRESS_YET
 from portal.rules.proposing import Holder, Match, PublishedRule, draft_all
 from portal.rules.replays import REPLAYABLE
@@ -170,10 +170,8 @@ async def preview_replay(actor: Actor, selection: SignalSelection) -> ReplayPrev
 async def _read(ids: list[UUID]) -> list[dict[str, Any]]:
     """Those of the signals that a replay would set back."""
     return await run_sql(
-        """SELECT g.id, g.organization, g.source AS source_id, s.name AS source, s.scheme, g.external_id, g.type,
-                  g.body, g.body_bytes, g.correlation_id, g.received_at
-           FROM signal g JOIN source s ON s.id = g.source
-           WHERE g.id = ANY({}) AND g.status = ANY({}) AND g.body IS NOT NULL ORDER BY g.id DESC""",
+        f"""SELECT {SIGNAL} FROM signal g JOIN source s ON s.id = g.source
+            WHERE g.id = ANY({{}}) AND g.status = ANY({{}}) AND g.body IS NOT NULL ORDER BY g.id DESC""",  # noqa: S608
         ids,
         [status.value for status in REPLAYABLE],
     )
@@ -182,11 +180,7 @@ async def _read(ids: list[UUID]) -> list[dict[str, Any]]:
 async def _preview(organization_id: UUID, signals: list[dict[str, Any]], tally: Tally) -> None:
     sources = await list_published({signal["source_id"] for signal in signals})
     assessments = [Assessment(signal) for signal in signals]
-    matches = [
-        match
-        for assessment in assessments
-        for match in evaluate(assessment, sources.get(assessment.signal["source_id"], NO_RULES))
-    ]
+    matches = evaluate_all(assessments, sources)
     for assessment in assessments:
         tally.assessed(assessment)
     proposed = await run_sql(

@@ -1,6 +1,7 @@
 """JSON Pointers (RFC 6901): where in a payload something is. Pure."""
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
@@ -18,8 +19,7 @@ INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 def find(payload: Any, pointer: str) -> Any:
     """The value at `pointer`; None where there is none, too."""
-    for step in pointer.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
+    for name in names_in(pointer):
         if isinstance(payload, dict):
             payload = payload.get(name)
         elif isinstance(payload, list) and INDEX.fullmatch(name) and int(name) < len(payload):
@@ -27,3 +27,13 @@ def find(payload: Any, pointer: str) -> Any:
         else:
             return None
     return payload
+
+
+def names_in(pointer: str) -> Iterator[str]:
+    """The names of fields and the indexes that a pointer goes through."""
+    return (step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
+
+
+def escaped(name: str) -> str:
+    """A name as a step of a pointer."""
+    return name.replace("~", "~0").replace("/", "~1")

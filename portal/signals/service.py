@@ -16,7 +16,7 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PreconditionFailed
 from portal.jobs.queue import ring
 from portal.sealing import seal, unseal
-from portal.settings import get_settings
+from portal.settings import secret_key
 from portal.signals import queries
 from portal.signals.errors import (
     LastSecret,
@@ -240,7 +240,7 @@ def _decoded(source: dict[str, Any]) -> msgspec.Struct | None:
 async def _check_secrets_fit(source_id: UUID, scheme: str, settings: msgspec.Struct | None) -> None:
     """Raises `InputInvalid` at `/settings` where an active secret could not be used with them."""
     for row in await _active_secrets(source_id, clock.now()):
-        secret = unseal(_secret_key(), bytes(row["ciphertext"]), purpose=secret_purpose(row["id"])).decode()
+        secret = unseal(secret_key(), bytes(row["ciphertext"]), purpose=secret_purpose(row["id"])).decode()
         try:
             (KINDS.get(scheme) or SCHEMES[scheme]).check_secret(secret, settings)
         except InputInvalid as error:
@@ -261,7 +261,7 @@ async def _insert_secret(source_id: UUID, secret: str, now: datetime) -> UUID:
         SourceSecret(
             id=id,
             source=source_id,
-            ciphertext=seal(_secret_key(), secret.encode(), purpose=secret_purpose(id)),
+            ciphertext=seal(secret_key(), secret.encode(), purpose=secret_purpose(id)),
             hint=secret[-4:],
             created_at=now,
             last_used_at=None,
@@ -269,12 +269,6 @@ async def _insert_secret(source_id: UUID, secret: str, now: datetime) -> UUID:
         )
     )
     return id
-
-
-def _secret_key() -> str:
-    key = get_settings().secret_key
-    assert key is not None, "every process that manages sources requires the secret key"
-    return key
 
 
 def _secret_for(scheme: str, settings: msgspec.Struct | None, given: str | None) -> str | None:

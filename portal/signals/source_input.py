@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from portal.errors import FieldError, InputInvalid
+from portal.signals.pointers import escaped
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -36,7 +37,7 @@ def no_settings(given: dict[str, Any]) -> None:
 
 
 def _at(name: str, message: str) -> FieldError:
-    return FieldError(f"/settings/{name.replace('~', '~0').replace('/', '~1')}", message)
+    return FieldError(f"/settings/{escaped(name)}", message)
 
 
 def _sentence(message: str, kind: Any) -> str:

@@ -236,12 +236,8 @@ async def _store(actor: Actor, rejected: dict[str, Any], row: Row) -> Receipt | 
             "source_id": str(row.source),
             "external_id": row.external_id,
             "cause": rejected["cause"],
-            "received_at": _moment(rejected["received_at"]),
+            "received_at": rejected["received_at"].isoformat(timespec="microseconds"),
             "duplicate": receipt.duplicate,
         },
     )
     return receipt
-
-
-def _moment(at: datetime) -> str:
-    return at.isoformat(timespec="microseconds")

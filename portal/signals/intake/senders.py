@@ -16,7 +16,7 @@ import msgspec
 from portal import clock
 from portal.db.engine import run_sql
 from portal.sealing import unseal
-from portal.settings import get_settings
+from portal.settings import secret_key
 from portal.signals import schemes
 from portal.signals.intake.together import Together
 from portal.signals.json_schemas import validation
@@ -199,7 +199,5 @@ def _sender(row: dict[str, Any], schemas_in_force: dict[str, SchemaInForce]) -> 
 
 
 def _secret(stored: _StoredSecret) -> ActiveSecret:
-    key = get_settings().secret_key
-    assert key is not None, "every process that takes signals in requires the secret key"
-    text = unseal(key, bytes.fromhex(stored.ciphertext), purpose=secret_purpose(stored.id)).decode()
+    text = unseal(secret_key(), bytes.fromhex(stored.ciphertext), purpose=secret_purpose(stored.id)).decode()
     return ActiveSecret(stored.id, text, stored.ends_at, stored.last_used_at)

@@ -14,6 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 import msgspec
 
 from portal.errors import InputInvalid
+from portal.signals.pointers import escaped, names_in
 
 MAX_LOAD = 10_000
 """Checks of one value: a schema that puts the outermost one to more is refused."""
@@ -183,11 +184,6 @@ def children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((f"{path}/{index}", child) for index, child in enumerate(value))
 
 
-def escaped(name: str) -> str:
-    """A step of a JSON Pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
-
-
 class _Names:
     """What references within a schema can name, by its identifiers and anchors; for a name twice there, all of it."""
 
@@ -248,8 +244,7 @@ def _joined(base: str, reference: str) -> str:
 
 def _pointed(value: Any, pointer: str) -> list[Any]:
     """What a JSON Pointer names: one value or none."""
-    for step in pointer.split("/")[1:]:
-        name = step.replace("~1", "/").replace("~0", "~")
+    for name in names_in(pointer):
         if isinstance(value, dict) and name in value:
             value = value[name]
         elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):

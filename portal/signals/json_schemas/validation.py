@@ -15,7 +15,8 @@ import msgspec
 from genson import SchemaBuilder  # type: ignore[import-untyped]
 
 from portal.errors import InputInvalid
-from portal.signals.json_schemas.loads import Loads, children, escaped, loads_of
+from portal.signals.json_schemas.loads import Loads, children, loads_of
+from portal.signals.pointers import escaped
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 MAX_SCHEMA_BYTES = 256 * 1024

@@ -30,7 +30,8 @@ MAX_ANSWER_BYTES = 5 * 1024 * 1024
 RESOLVE_SECONDS = 5
 CONNECT_SECONDS = 5
 ANSWER_SECONDS = 20
-MOST_ADDRESSES = 4  # of a name, tried one after the other
+MOST_ADDRESSES = 4
+"""Of a name, tried one after the other."""
 LONGEST_WAIT_SECONDS = 86400
 LEAST_FREE_PORT = 1024
 
@@ -175,7 +176,8 @@ def _allowed() -> tuple[Network, ...]:
 
 
 async def _read(response: aiohttp.ClientResponse, host: str) -> Answer:
-    etag = response.headers.get("ETag")
+    given = response.headers.get("ETag", "")
+    etag = given if given.isascii() and given.isprintable() else None  # others can be neither kept nor sent back
     if response.status == 304:
         return Answer(None, etag)
     if response.status != 200:

@@ -33,8 +33,8 @@ MOST_BLOCKS = 5000
 FEW_EVENTS, MANY_EVENTS = 500, 5000
 """In one range: below the one it grows, above the other it shrinks."""
 CHECKPOINTS = 64
-
-LISTED = 100  # signals that the audit of a reorganisation names
+LISTED = 100
+"""Signals that the audit of a reorganisation names."""
 
 
 class EvmLogsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

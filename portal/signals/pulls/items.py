@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from portal.signals.payloads import PayloadUnreadable, parse_payload
-from portal.signals.pointers import find
+from portal.signals.payloads import PayloadUnreadable, parse_payload, read_form
+from portal.signals.pointers import find, names_in
 from portal.signals.pulls.kinds import PullFailed
 
 MOST_ITEMS = 10_000
@@ -13,6 +13,8 @@ MOST_ITEMS = 10_000
 
 def read_answer(body: bytes) -> Any:
     """The whole answer. Raises `PullFailed` unless it is JSON that can be read in one way only."""
+    if read_form(body) is not None:
+        raise PullFailed("The answer cannot be read. It is a form, not JSON.")
     try:
         return parse_payload(body)
     except PayloadUnreadable as error:
@@ -33,10 +35,9 @@ def list_items(body: bytes, answer: Any, pointer: str | None) -> list[tuple[Any,
 
 
 def _raw_items(body: bytes, pointer: str | None) -> list[bytes]:
-    for step in (pointer or "").split("/")[1:]:
+    for name in names_in(pointer or ""):
         if body.lstrip()[:1] == b"{":
-            name = step.replace("~1", "/").replace("~0", "~")
             body = bytes(msgspec.json.decode(body, type=dict[str, msgspec.Raw])[name])
         else:
-            body = bytes(msgspec.json.decode(body, type=list[msgspec.Raw])[int(step)])
+            body = bytes(msgspec.json.decode(body, type=list[msgspec.Raw])[int(name)])
     return [bytes(item) for item in msgspec.json.decode(body, type=list[msgspec.Raw])]

@@ -62,7 +62,9 @@ async def claim_next() -> dict[str, Any] | None:
                WHERE p.due_at <= {} AND (p.claimed_until IS NULL OR p.claimed_until < {}) AND s.status = 'active'
                ORDER BY p.due_at LIMIT 1 FOR UPDATE OF p SKIP LOCKED)
            RETURNING source, position, failures, claimed_until""",
-        *(now + LEASE, now, now),
+        now + LEASE,
+        now,
+        now,
     )
     return rows[0] if rows else None
 
@@ -154,7 +156,10 @@ async def _store(pulling: Pulling, step: Step, *, over: bool) -> int:
             """UPDATE pull SET position = {}, claimed_until = {}, due_at = {}, pulled_at = {}, failures = 0,
                                error = NULL WHERE source = {}""",
             msgspec.json.encode(step.position).decode(),
-            *(until, due_at, now, claim.source_id),
+            until,
+            due_at,
+            now,
+            claim.source_id,
         )
         try:
             new = await store_pulled(pulling.sender, step.facts)
@@ -177,11 +182,13 @@ async def _hold(pulling: Pulling) -> None:
     """Lock source and claim, in this order as whoever changes a source does. Raises `LeaseLost` if they changed."""
     source = await run_sql(
         "SELECT id FROM source WHERE id = {} AND updated_at = {} AND status = 'active' FOR SHARE",
-        *(pulling.sender.id, pulling.sender.version),
+        pulling.sender.id,
+        pulling.sender.version,
     )
     held = await run_sql(
         "SELECT id FROM pull WHERE source = {} AND claimed_until = {} FOR UPDATE",
-        *(pulling.sender.id, pulling.claimed_until),
+        pulling.sender.id,
+        pulling.claimed_until,
     )
     if not source or not held:
         raise LeaseLost
@@ -215,8 +222,12 @@ async def _fail(pulling: Pulling, sentence: str, retry_after_seconds: int | None
            INSERT INTO source_hour (organization, source, hour, outcome, number)
            SELECT {}, source, date_trunc('hour', {}::timestamptz, 'UTC'), 'pull_failed', 1 FROM failed
            ON CONFLICT (source, hour, outcome) DO UPDATE SET number = source_hour.number + 1""",
-        *(sentence[:1000], now + timedelta(seconds=max(wait, retry_after_seconds or 0))),
-        *(claim.source_id, pulling.claimed_until, claim.organization_id, now),
+        sentence[:1000],
+        now + timedelta(seconds=max(wait, retry_after_seconds or 0)),
+        claim.source_id,
+        pulling.claimed_until,
+        claim.organization_id,
+        now,
     )
 
 

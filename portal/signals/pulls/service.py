@@ -50,7 +50,8 @@ async def get_pull(organization_id: UUID, source_id: UUID) -> PullView:
     rows = await run_sql(
         """SELECT p.*, s.scheme, s.settings FROM source s LEFT JOIN pull p ON p.source = s.id
            WHERE s.id = {} AND s.organization = {}""",
-        *(source_id, organization_id),
+        source_id,
+        organization_id,
     )
     kind, row = _kind_of(rows), rows[0]
     return PullView(
@@ -75,7 +76,8 @@ async def pull_now(actor: Actor, source_id: UUID, given: PullInput | None = None
         rows = await run_sql(
             """SELECT scheme, settings, status FROM source
                WHERE id = {} AND organization = {} FOR NO KEY UPDATE""",
-            *(source_id, actor.organization_id),
+            source_id,
+            actor.organization_id,
         )
         kind = _kind_of(rows)
         if rows[0]["status"] != SourceStatus.ACTIVE:
@@ -133,5 +135,7 @@ async def _begin_anew(source_id: UUID, position: dict[str, Any], now: datetime) 
     await run_sql(
         """UPDATE pull SET position = {}, claimed_until = NULL, due_at = {}, failures = 0, error = NULL
            WHERE source = {}""",
-        *(msgspec.json.encode(position).decode(), now, source_id),
+        msgspec.json.encode(position).decode(),
+        now,
+        source_id,
     )
