@@ -35,8 +35,8 @@ async def list_exports(actor: Acting, cursor: Cursor = None, limit: Limit = DEFA
         "Writes the signals that match `filter` now, or those with these `signal_ids`, into a file, in the background: "
         "read the export again to see how far it has come. With neither of them it is every signal. `ndjson` holds "
         "each signal exactly, its payload digit by digit; `csv` is for spreadsheets, and puts an apostrophe before a "
-        "text that one would take for a formula. At most 1,000,000 signals and 2 GiB compressed; the file is kept for "
-        "a week."
+        "text that one would take for a formula. At most 1,000,000 signals and 2 GiB compressed; it is kept for a "
+        "week."
     ),
     opt=READ,
     responses=problems(409, 422),

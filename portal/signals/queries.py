@@ -16,7 +16,6 @@ from portal.signals.filters import counts_of
 from portal.signals.health.tallies import counts_by_hour, counts_of_day
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import (
-    DEFAULT_BODY_BYTES,
     Count,
     HourCount,
     Reason,
@@ -92,12 +91,6 @@ def _source(row: dict[str, Any]) -> SourceView:
         "on_schema_failure": SchemaFailure(row["on_schema_failure"]),
     }
     return SourceView(**{**row, **typed}, url=url)
-
-
-async def find_body_cap(source_id: UUID) -> int:
-    """How many bytes a delivery to this address may have; the default for what is no source."""
-    rows = await run_sql("SELECT body_cap_bytes FROM source WHERE id = {}", source_id)
-    return int(rows[0]["body_cap_bytes"]) if rows else DEFAULT_BODY_BYTES
 
 
 async def get_signal(organization_id: UUID, signal_id: UUID) -> SignalView:

@@ -110,8 +110,9 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
     """Newest first, those that have ended included."""
     last_signal_at: datetime | None
     signals_24h: int
+    """In this hour and the 23 before it."""
     rejected_24h: int
-    """Refused deliveries in the last 24 hours, of those that are kept."""
+    """The same, of deliveries that were refused, or pulls that failed."""
     created_at: datetime
     updated_at: datetime
     """Its version: `change_source` compares it."""

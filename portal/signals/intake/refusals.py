@@ -12,7 +12,7 @@ import msgspec
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.sealing import seal, unseal
-from portal.settings import get_settings
+from portal.settings import secret_key
 from portal.signals.intake.together import Together
 from portal.signals.schemes import Headers
 
@@ -73,23 +73,17 @@ async def record(refusal: Refusal) -> None:
 def seal_headers(rejected_id: UUID, headers: Headers) -> bytes:
     """Some headers are secrets, so they are readable only with the secret key and for this row."""
     pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-    return seal(_key(), msgspec.json.encode(pairs), purpose=_purpose(rejected_id))
+    return seal(secret_key(), msgspec.json.encode(pairs), purpose=_purpose(rejected_id))
 
 
 def unseal_headers(rejected_id: UUID, sealed: bytes) -> Headers:
     """The headers of a kept refusal as they came. Raises `SealBroken`, `SettingInvalid`."""
-    pairs = msgspec.json.decode(unseal(_key(), sealed, purpose=_purpose(rejected_id)), type=list[tuple[str, str]])
+    pairs = msgspec.json.decode(unseal(secret_key(), sealed, purpose=_purpose(rejected_id)), type=list[tuple[str, str]])
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
 
 
 def _purpose(rejected_id: UUID) -> str:
     return f"rejected:{rejected_id}"
-
-
-def _key() -> str:
-    key = get_settings().secret_key
-    assert key is not None, "every process that takes signals in requires the secret key"
-    return key
 
 
 async def _record_all(refusals: list[Refusal]) -> list[None]:
