@@ -99,7 +99,7 @@ def _rest(organization_id: UUID, filter: SignalFilter) -> list[Sql | None]:
         Sql(f"g.id = ANY({ABOUT})", [organization_id, filter.subject]) if filter.subject else None,
         _says(filter.text) if filter.text else None,
         Sql("g.id >= {} AND g.received_at >= {}", [begins_at(filter), filter.since]) if filter.since else None,
-        _until(clock.in_utc(filter.until, path="/until")) if filter.until else None,
+        _until(filter) if filter.until else None,
     ]
 
 
@@ -117,7 +117,11 @@ def _says(text: str) -> Sql:
     return Sql("(array_to_tsvector(g.words) @@ {}::tsquery OR g.external_id = {})", [query_of(text), text])
 
 
-def _until(moment: datetime) -> Sql:
+def _until(filter: SignalFilter) -> Sql:
+    assert filter.until
+    moment = clock.in_utc(filter.until, path="/until")
+    if filter.since and clock.in_utc(filter.since, path="/since") > moment:
+        raise InputInvalid.at("/until", "The end of the period is before its beginning.")
     return Sql("g.id < {} AND g.received_at < {}", [_id_about(moment, LEEWAY_MS), moment])
 
 

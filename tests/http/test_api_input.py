@@ -142,6 +142,8 @@ async def test_a_body_over_the_cap_is_refused_however_it_comes(http: httpx.Async
         ("status=nonsense", "/status"),
         ("source_id=nonsense", "/source_id"),
         ("since=yesterday", "/since"),
+        ("since=2026-05-04T00:00:00Z&until=2026-05-03T00:00:00Z", "/until"),
+        ("text=ada&since=2026-05-04T00:00:00Z&until=2026-05-04T00:30:00%2B01:00", "/until"),
     ],
 )
 async def test_a_wrong_filter_is_named(http: httpx.AsyncClient, cast: Cast, query: str, path: str) -> None:

@@ -12,11 +12,18 @@ from portal.db.engine import run_sql
 from portal.errors import PortalError
 from portal.logging import bind_correlation_id
 from portal.signals import queries, schemes
-from portal.signals.errors import BodyTooLarge, HeadersInvalid, SignalConflict, SignatureInvalid, SourcePaused
+from portal.signals.errors import (
+    AddressNotAllowed,
+    BodyTooLarge,
+    HeadersInvalid,
+    SignalConflict,
+    SignatureInvalid,
+    SourcePaused,
+)
 from portal.signals.intake import acceptance, refusals
 from portal.signals.intake import service as intake
-from portal.signals.schemas import SecretInput, SignalFilter
-from portal.signals.service import add_secret, end_secret, pause_source, receive, resume_source
+from portal.signals.schemas import SecretInput, SignalFilter, SourceChange
+from portal.signals.service import add_secret, change_source, end_secret, pause_source, receive, resume_source
 from portal.signals.tables import SignalStatus
 from tests.signals import IP, github_examples, github_headers, make_sender, sponsorship, standard_headers
 
@@ -287,6 +294,22 @@ async def test_strangers_push_out_no_refusal_of_an_authentic_delivery(cast, monk
 
 async def is_kept_whole(cast, rejected_id):
     return (await acceptance.get_rejected(cast.organization_id, rejected_id)).acceptable
+
+
+@pytest.mark.parametrize(
+    ("ip", "allowed"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("::ffff:11.1.2.3", False), ("2001:db8::1", False), ("", False)],
+)
+async def test_an_address_is_the_same_on_a_socket_for_both_families(cast, ip, allowed):
+    sender = await make_sender(cast.alice)
+    given = SourceChange(name="Shop", body_cap_bytes=2048, allowed_networks=["10.0.0.0/8"])
+    await change_source(cast.alice.actor, sender.source_id, given)
+    delivery = receive(sender.source_id, sender.headers(BODY), BODY, ip)
+    if allowed:
+        assert not (await delivery).duplicate
+    else:
+        with pytest.raises(AddressNotAllowed):
+            await delivery
 
 
 async def test_a_refusal_is_kept_without_its_body_where_its_headers_are_huge(cast):

@@ -237,7 +237,9 @@ def _is_allowed(sender: Sender, ip: str) -> bool:
         address = ip_address(ip)
     except ValueError:
         return False
-    return any(address in network for network in sender.allowed_networks)
+    # Where one socket takes both families, IPv4 comes as ::ffff:192.0.2.7.
+    forms = (address, getattr(address, "ipv4_mapped", None) or address)
+    return any(form in network for form in forms for network in sender.allowed_networks)
 
 
 def _row(
