@@ -25,7 +25,6 @@ from portal.local.folder import keep, keep_port
 from portal.local.process import end_leftovers
 from tests.anvil import running_anvil
 
-pytestmark = pytest.mark.xdist_group("portal-up")  # one process runs them all, on one portal
 START_SECONDS = 90
 T = TypeVar("T")
 PARTS = ("postgres", "chain", "web", "worker")
@@ -167,6 +166,15 @@ def test_keys_are_private_and_only_the_worker_has_the_signers(up: Up) -> None:
     assert not [name for name in variables["web"] if "SIGNER" in name]
     assert Path(variables["worker"]["PORTAL_SIGNER_KEY_FILE"]).read_text()
     assert not [name for name in up.environment() if "SIGNER" in name]
+
+
+def test_only_the_worker_gives_way(up: Up) -> None:
+    own = psutil.Process().nice()
+    given_up = {part: psutil.Process(up.pid(part)).nice() - own for part in PARTS}
+    assert given_up == {"postgres": 0, "chain": 0, "web": 0, "worker": 10}
+    shares = Path(f"/proc/{up.pid('worker')}/autogroup")
+    if shares.exists() and (share := shares.read_text()):
+        assert share.split()[-1] == "10", share
 
 
 def test_the_folder_is_held_by_one(up: Up) -> None:
