@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from portal import clock
 from portal.db.columns import new_id
+from portal.signals.intake.service import receive
 from portal.signals.schemas import Receipt, SourceInput
-from portal.signals.service import create_source, receive
+from portal.signals.service import create_source
 from tests.people import Player
 
 Headers = list[tuple[bytes, bytes]]

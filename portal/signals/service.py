@@ -1,4 +1,4 @@
-"""Sources and their secrets; and `receive`, by which deliveries come in."""
+"""Sources and their secrets."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -27,23 +27,12 @@ from portal.signals.errors import (
     TooManySecrets,
 )
 from portal.signals.intake.senders import secret_purpose
-from portal.signals.intake.service import receive
 from portal.signals.pulls import KINDS
 from portal.signals.pulls.service import change_pull, insert_pull
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput, SourceView
 from portal.signals.schemes import SCHEMES, read_settings
 from portal.signals.source_input import no_settings, normal_networks, settings_from
 from portal.signals.tables import Source, SourceSecret, SourceStatus
-
-__all__ = [
-    "add_secret",
-    "change_source",
-    "create_source",
-    "end_secret",
-    "pause_source",
-    "receive",
-    "resume_source",
-]
 
 MAX_SECRETS = 10
 """That are accepted at the same time: a delivery is compared with each."""

@@ -17,9 +17,9 @@ from portal.db.engine import run_sql, transaction
 from portal.rules.jobs import run_replays
 from portal.rules.service import assess
 from portal.signals.errors import SignatureInvalid
+from portal.signals.intake.service import receive
 from portal.signals.jobs import run_batches
 from portal.signals.json_schemas.service import set_schema
-from portal.signals.service import receive
 from tests.http.test_web_pages import text_of
 from tests.http.test_web_rooms import HOME, NOWHERE, Visitor, deliver_some
 from tests.people import Cast

@@ -14,10 +14,10 @@ from portal.db.engine import run_sql, transaction
 from portal.signals.errors import RateLimited, SignatureInvalid
 from portal.signals.health.tallies import tally
 from portal.signals.health.watching import watch_sources
+from portal.signals.intake.service import receive
 from portal.signals.json_schemas.queries import find_schema
 from portal.signals.json_schemas.service import set_schema
 from portal.signals.pulls.jobs import pull_sources
-from portal.signals.service import receive
 from tests.actions import make_stage, settings_chain
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, NOWHERE, Visitor, copied

@@ -22,8 +22,9 @@ from portal.signals.errors import (
 )
 from portal.signals.intake import acceptance, refusals
 from portal.signals.intake import service as intake
+from portal.signals.intake.service import receive
 from portal.signals.schemas import SecretInput, SignalFilter, SourceChange
-from portal.signals.service import add_secret, change_source, end_secret, pause_source, receive, resume_source
+from portal.signals.service import add_secret, change_source, end_secret, pause_source, resume_source
 from portal.signals.tables import SignalStatus
 from tests.signals import IP, github_examples, github_headers, make_sender, sponsorship, standard_headers
 

@@ -23,6 +23,7 @@ from portal.signals.errors import (
     SourceNotPaused,
     TooManySecrets,
 )
+from portal.signals.intake.service import receive
 from portal.signals.json_schemas.service import set_schema
 from portal.signals.queries import get_source, list_sources
 from portal.signals.schemas import SecretInput, SourceChange, SourceInput
@@ -33,7 +34,6 @@ from portal.signals.service import (
     create_source,
     end_secret,
     pause_source,
-    receive,
     resume_source,
 )
 from portal.signals.tables import SchemaFailure, SourceStatus
