@@ -50,7 +50,9 @@
   // What a reader unfolded, and the field they type in, stay so when a live page renews itself.
   let unfolded = [];
   let typing = "";
-  document.addEventListener("htmx:before:swap", () => {
+  let newer = false;
+  document.addEventListener("htmx:before:swap", (event) => {
+    newer = Boolean(event.detail?.ctx?.sourceElement?.matches?.(".new-bar"));
     unfolded = [...all("#content details[open] > summary")].map((summary) => summary.textContent);
     typing = document.activeElement?.id ?? "";
   });
@@ -62,6 +64,8 @@
       if (!change.matches("input")) change.tabIndex = -1;
       return change.focus();
     }
+    // Who asks for the new rows is at the first of them.
+    if (newer) document.querySelector("#history [data-row] a")?.focus({ preventScroll: true });
     for (const summary of all("#content details > summary")) if (unfolded.includes(summary.textContent)) summary.parentElement.open = true;
     if (typing && document.activeElement === document.body) document.getElementById(typing)?.focus({ preventScroll: true });
   });

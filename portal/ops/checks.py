@@ -115,7 +115,7 @@ async def check_queue() -> list[Check]:
     if queue.workers == 0:
         message = "No worker has reported; nothing is assessed or sent until one runs."
         return [Check(name="queue", state=State.DEGRADED, message=message, values=values)]
-    return [Check(name="queue", state=State.OK, message=f"{queue.workers} at work.", values=values)]
+    return [Check(name="queue", state=State.OK, message=f"Workers: {queue.workers}.", values=values)]
 
 
 async def check_chains() -> list[Check]:

@@ -36,6 +36,6 @@ DONE: dict[str, str] = {
     "replayed": "The signal is assessed again.",
     "delivery_accepted": "The delivery is accepted: this is the signal it became.",
     "retention_changed": "It is changed. Bodies that are older expire within the hour and do not come back.",
-    "rechecked": "The signal is being checked against the schema of today; this page says what comes of it.",
+    "rechecked": "The signal is being checked by the schema of today. While it does not fit, it stays in quarantine.",
     "secret_ended": "That secret is no longer accepted.",
 }

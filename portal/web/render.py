@@ -60,6 +60,14 @@ def time_element(moment: datetime | str) -> Markup:
     )
 
 
+def moment_element(moment: datetime | str) -> Markup:
+    """The whole moment as text; the browser puts it into the reader's zone."""
+    at = (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
+    return Markup('<time datetime="{}" data-absolute>{}</time>').format(
+        at.isoformat(timespec="seconds"), at.strftime("%-d %B %Y, %H:%M:%S UTC")
+    )
+
+
 def clock_element(moment: datetime | str) -> Markup:
     """The time of day as text, the whole moment on hover: for timelines."""
     at = (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
@@ -136,7 +144,14 @@ def environment() -> Environment:
         "query": query,
         "now": clock.now,
     }
-    made.filters |= {"ago": time_element, "clock": clock_element, "amount": amount, "short": short, "browser": browser}
+    made.filters |= {
+        "ago": time_element,
+        "clock": clock_element,
+        "moment": moment_element,
+        "amount": amount,
+        "short": short,
+        "browser": browser,
+    }
     return made
 
 

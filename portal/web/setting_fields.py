@@ -232,7 +232,7 @@ SECTIONS: dict[str, tuple[Section, ...]] = {
                     label="New items are found",
                     kind="choice",
                     choices=(
-                        ("", "By reading the whole list each time"),
+                        ("", "In the whole list, each time"),
                         ("cursor", "By a cursor that each answer gives"),
                         ("since", "From the last item's value on"),
                         ("etag", "By reading the whole list when its ETag has changed"),

@@ -34,9 +34,10 @@ class Asked(msgspec.Struct, frozen=True):
 
     @property
     def fixed(self) -> dict[str, str]:
-        """The texts with the beginning of a period as a moment: what is asked stays the same while time goes on."""
-        since = {"since": self.filter.since.isoformat()} if self.filter.since else {}
-        return {name: text for name, text in self.values.items() if name != "period"} | since
+        """The texts with a period as its beginning, and moments with their zone: they stay what they are."""
+        bounds = {"since": self.filter.since, "until": self.filter.until}
+        moments = {name: moment.isoformat() for name, moment in bounds.items() if moment}
+        return {name: text for name, text in self.values.items() if name != "period"} | moments
 
 
 def asked_in(given: Mapping[str, str]) -> Asked:

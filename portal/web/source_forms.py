@@ -11,6 +11,7 @@ from uuid import UUID
 import msgspec
 
 from portal.errors import FieldError, InputInvalid, PortalError
+from portal.signals.errors import SourceNameTaken
 from portal.signals.health.judgement import in_words
 from portal.signals.pulls.events import ReadableEvent
 from portal.signals.pulls.poll import Cursor, Etag, Since
@@ -173,6 +174,8 @@ def at_our_fields(error: PortalError) -> PortalError:
         )
         for field in error.fields
     ]
+    if isinstance(error, SourceNameTaken):
+        error.fields = [FieldError("/name", error.detail)]
     return error
 
 

@@ -399,7 +399,7 @@ async def test_a_source_is_paused_and_resumed(reader: Reader, cast: Cast) -> Non
     path = f"{HOME}/sources/{sender.source_id}"
     await reader.sign_in(cast.oscar)
     assert (await reader.post(f"{path}/pause")).headers["location"] == f"{path}?done=source_paused"
-    assert "Paused Its deliveries are refused" in await source_page(reader, sender)
+    assert "Paused. Its deliveries are refused" in await source_page(reader, sender)
     assert (await reader.post(f"{path}/pause")).status_code == 409
     await reader.post(f"{path}/resume")
     assert "Active" in await source_page(reader, sender)
@@ -415,6 +415,15 @@ async def test_secrets_are_rotated(reader: Reader, cast: Cast) -> None:
     assert "16 to 256" in problem_at(wrong, "secret")
     added = await reader.post(f"{path}/secrets", secret="", overlap_seconds="86400")
     assert "shown only this once" in text_of(added)
+    await sender.deliver({"signed": "with the old one"})
+    first = re.findall(rf'hx-get="({path}/first[^"]+)"', added.text)[0]
+    assert "signed with the new secret" in text_of(await reader.get(first)), (
+        "what the old secret signed is no sign of it"
+    )
+    fresh = re.findall(r'data-copy="([^"]+)" aria-label="Copy the secret"', added.text)[0]
+    body = b'{"n": 2}'
+    await receive(sender.source_id, sender.headers(body, secret=fresh), body, IP)
+    assert "The new secret was used" in text_of(await reader.get(first))
     assert "Ends in" in await source_page(reader, sender)
     ended = await reader.post(f"{path}/secrets/{only}/end")
     assert ended.headers["location"] == f"{path}?done=secret_ended"
@@ -470,7 +479,7 @@ async def test_a_source_that_went_quiet_says_so_everywhere(reader: Reader, cast:
     await sender.deliver({"n": 1})
     await sender.deliver({"n": 2})
     await reader.sign_in(cast.carol)
-    assert "It is heard as usual" in await source_page(reader, sender)
+    assert "Signals come as usual." in await source_page(reader, sender)
     await rewrite("UPDATE signal SET received_at = received_at - interval '3 hours'")
     await rewrite("UPDATE source SET updated_at = updated_at - interval '4 hours'")
     assert await watch_sources() == 1

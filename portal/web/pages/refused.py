@@ -64,7 +64,7 @@ async def show_refused(
         active="signals",
         deliveries=found.items,
         causes=CAUSES,
-        sources=[("", "Every source"), *await source_choices(organization)],
+        sources=[("", "Any source"), *await source_choices(organization)],
         source_id=source_id,
         cause=cause,
         fresh=desk.url("signals/refused/new") + query(source_id=source_id, cause=cause, after=newest),

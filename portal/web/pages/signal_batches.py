@@ -16,6 +16,7 @@ from portal.signals import queries as signals
 from portal.signals.batches import exports, rechecks
 from portal.signals.batches import service as batches
 from portal.signals.batches.schemas import BatchKind, BatchView, ExportInput
+from portal.signals.schemas import SignalFilter
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_list, read_values, to_input
@@ -146,7 +147,7 @@ async def start_recheck(request: AnyRequest, desk: AtDesk) -> Response[Any]:
 
 @get("/signals/exports/{export_id:uuid}", opt=READ_EXPORTS)
 async def show_export(request: AnyRequest, desk: AtDesk, export_id: FromPath[UUID]) -> Response[str]:
-    return _batch_page(request, desk, await exports.get_export(desk.actor.organization_id, export_id))
+    return await _export_page(request, desk, export_id)
 
 
 @get("/signals/replays/{replay_id:uuid}", opt=READ_REPLAYS)
@@ -176,8 +177,7 @@ async def cancel_export(request: AnyRequest, desk: AtDesk, export_id: FromPath[U
     try:
         await exports.delete_export(desk.actor, export_id)
     except PortalError as error:
-        found = await exports.get_export(desk.actor.organization_id, export_id)
-        return _batch_page(request, desk, found, error)
+        return await _export_page(request, desk, export_id, error)
     return see_other(desk.url(f"signals/exports/{export_id}"))
 
 
@@ -226,7 +226,7 @@ async def _start_page(
         http_status=error.status if error else 200,
         kind=kind.value,
         words=KINDS[kind],
-        chosen=await _chosen(desk, asked) if not ids else [],
+        chosen=await _in_words(desk, asked.filter) if not ids else [],
         given={} if ids else asked.fixed,
         ids=ids,
         back=desk.url("signals") if ids else "",
@@ -235,26 +235,41 @@ async def _start_page(
     )
 
 
-async def _chosen(desk: Desk, asked: Asked) -> list[tuple[str, str]]:
-    """The filter in words: pairs of a name and what it is narrowed to."""
-    values = asked.values
-    words: dict[str, str] = {
-        "text": "Holds",
-        "type": "Type",
-        "subject": "End user",
-        "external_id": "The sender's id",
-        "correlation_id": "Correlation id",
-    }
-    chosen = [(word, values[name]) for name, word in words.items() if name in values]
-    if asked.filter.source_id:
-        source = await signals.get_source(desk.actor.organization_id, asked.filter.source_id)
+async def _in_words(desk: Desk, filter: SignalFilter) -> list[tuple[str, str]]:
+    """The filter in words: pairs of a name and what it is narrowed to; moments are the template's."""
+    words = (
+        ("Holds", filter.text),
+        ("Type", filter.type),
+        ("End user", filter.subject),
+        ("The sender's id", filter.external_id),
+        ("Correlation id", filter.correlation_id),
+    )
+    chosen = [(word, text) for word, text in words if text]
+    if filter.source_id:
+        source = await signals.get_source(desk.actor.organization_id, filter.source_id)
         chosen.append(("Source", source.name))
-    if asked.filter.status:
-        chosen.append(("State", STATES[asked.filter.status].word))
+    if filter.status:
+        chosen.append(("State", STATES[filter.status].word))
     return chosen
 
 
-def _batch_page(request: AnyRequest, desk: Desk, batch: BatchView, error: PortalError | None = None) -> Response[str]:
+async def _export_page(
+    request: AnyRequest, desk: Desk, export_id: UUID, error: PortalError | None = None
+) -> Response[str]:
+    """An export also says what it holds: a file is looked for days later."""
+    export = await exports.get_export(desk.actor.organization_id, export_id)
+    chosen = await _in_words(desk, export.filter) if export.filter else [("Signals", "Chosen one by one")]
+    return _batch_page(request, desk, export, error, chosen=chosen)
+
+
+def _batch_page(
+    request: AnyRequest,
+    desk: Desk,
+    batch: BatchView,
+    error: PortalError | None = None,
+    *,
+    chosen: list[tuple[str, str]] | None = None,
+) -> Response[str]:
     words = KINDS[batch.kind]
     return desk_page(
         request,
@@ -266,6 +281,7 @@ def _batch_page(request: AnyRequest, desk: Desk, batch: BatchView, error: Portal
         words=words,
         own=desk.url(f"signals/{words.path}/{batch.id}"),
         under_way=batch.status in ("waiting", "running"),
+        chosen=chosen,
         left=duration(batch.seconds_left) if batch.seconds_left is not None else None,
         may_cancel=words.write in desk.actor.permissions,
         error=error,

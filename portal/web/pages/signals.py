@@ -47,7 +47,11 @@ async def show_signals(request: AnyRequest, desk: AtDesk, cursor: FromQuery[str 
     counts = await signals.count_signals_by_status(organization, asked.filter)
     found = await signals.list_signals(organization, asked.filter, cursor=cursor)
     choices: list[tuple[str | None, str, int]] = [(None, "All", sum(counts.values()))]
-    choices += [(each.value, STATES[each].word, number) for each, number in counts.items()]
+    choices += [
+        (each.value, STATES[each].word, number)
+        for each, number in counts.items()
+        if number or each == asked.filter.status
+    ]
     return desk_page(
         request,
         desk,

@@ -2,6 +2,7 @@
 
 import json
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -16,6 +17,7 @@ from portal.signals.json_schemas import queries as schema_queries
 from portal.signals.json_schemas import service as schema_service
 from portal.signals.json_schemas.queries import checked
 from portal.signals.json_schemas.views import SchemaProposal, SchemaTrial, SignalSchemaView
+from portal.signals.schemas import SignalFilter
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
@@ -40,7 +42,7 @@ class Version(msgspec.Struct, frozen=True):
 async def find_schema_page(desk: AtDesk, source_id: FromPath[UUID], type: FromQuery[str] = "") -> Redirect:
     """To the page of a type that was typed into a field."""
     await signals.get_source(desk.actor.organization_id, source_id)
-    return see_other(desk.url(f"sources/{source_id}/schemas/{checked(type.strip())}"))
+    return see_other(desk.url(f"sources/{source_id}/schemas/{quote(checked(type.strip()))}"))
 
 
 @get("/sources/{source_id:uuid}/schemas/{type:path}", opt=READ)
@@ -57,7 +59,7 @@ async def work_on_schema(
     """What the pressed button says: propose, try, set or end. Only the last two change something."""
     values, type = await read_values(request), type.removeprefix("/")
     text = values.get("schema", "")
-    home = desk.url(f"sources/{source_id}/schemas/{type}")
+    home = desk.url(f"sources/{source_id}/schemas/{quote(type)}")
     await signals.get_source(desk.actor.organization_id, source_id)
     try:
         match values.get("do"):
@@ -97,6 +99,7 @@ async def _schema_page(
     source = await signals.get_source(organization, source_id)
     found = await schema_queries.list_schema_versions(organization, source_id, type, limit=SHOWN_VERSIONS)
     current = next((view for view in found.items if view.in_force), None)
+    counts = await signals.count_signals_by_status(organization, SignalFilter(source_id=source_id, type=type))
     return desk_page(
         request,
         desk,
@@ -105,7 +108,7 @@ async def _schema_page(
         http_status=error.status if error else 200,
         source=source,
         type=type,
-        home=desk.url(f"sources/{source_id}/schemas/{type}"),
+        home=desk.url(f"sources/{source_id}/schemas/{quote(type)}"),
         current=current,
         next_number=found.items[0].number + 1 if found.items else 1,
         text=text if text is not None else _text(current.schema) if current else "",
@@ -113,6 +116,7 @@ async def _schema_page(
         trial=trial,
         versions=_versions(found.items),
         older=found.next_cursor is not None,
+        quarantined=next(number for status, number in counts.items() if status == "quarantined"),
         may_write=desk.may("sources:write"),
         error=error,
     )

@@ -98,13 +98,21 @@ async def create_source(request: AnyRequest, desk: AtDesk) -> Response[Any]:
 
 
 @get("/sources/{source_id:uuid}/first", opt=READ)
-async def show_first_delivery(request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID]) -> Response[str]:
-    """What the source sent or had refused last, asked for until a signal is there."""
+async def show_first_delivery(
+    request: AnyRequest, desk: AtDesk, source_id: FromPath[UUID], secret_id: FromQuery[UUID | None] = None
+) -> Response[str]:
+    """What the source sent or had refused last; with the id of a new secret, whether that one is in use."""
     organization = desk.actor.organization_id
     source = await signals.get_source(organization, source_id)
     found = (await signals.list_signals(organization, SignalFilter(source_id=source_id), limit=1)).items
     refused = (await signals.list_rejected_deliveries(organization, source_id=source_id, limit=1)).items
-    context = {"desk": desk, "source": source, "signal": next(iter(found), None), "refused": next(iter(refused), None)}
+    context = {
+        "desk": desk,
+        "source": source,
+        "signal": next(iter(found), None),
+        "refused": next(iter(refused), None),
+        "secret": next((each for each in source.secrets if each.id == secret_id), None),
+    }
     return fragment(request, "sources/_first.html", context)
 
 
@@ -132,6 +140,7 @@ def made_page(
         line=curl_line(source.scheme, source.settings, source.url, secret),
         given=given,
         new=new,
+        rotated=None if new else max(source.secrets, key=lambda each: each.created_at).id,
         error=problem,
     )
 

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery
 
 from portal import clock
 from portal.accounts.permissions import Permission
+from portal.chain import queries as chain
 from portal.errors import InputInvalid, PortalError
 from portal.signals import queries as signals
 from portal.signals import service
@@ -19,7 +20,7 @@ from portal.signals.health.watching import get_source_health, quiet_sources
 from portal.signals.intake import acceptance
 from portal.signals.json_schemas import queries as schema_queries
 from portal.signals.pulls import KINDS
-from portal.signals.pulls.service import PullInput, get_pull, pull_now
+from portal.signals.pulls.service import PullInput, PullView, get_pull, pull_now
 from portal.signals.schemas import SecretInput, SignalFilter, SourceView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
@@ -148,6 +149,7 @@ async def _source_page(
     source = await signals.get_source(organization, source_id)
     health = await get_source_health(organization, source_id)
     counts = await signals.count_signals_by_status(organization, SignalFilter(source_id=source_id))
+    pull = await get_pull(organization, source_id) if source.scheme in KINDS else None
     return desk_page(
         request,
         desk,
@@ -158,17 +160,17 @@ async def _source_page(
         home=desk.url(f"sources/{source_id}"),
         label=LABELS[source.scheme],
         health=health,
-        standing=_standing(source, health),
+        standing=_standing(source, health, pull),
         in_words=in_words,
         roughly=roughly,
         chart=_chart(await counts_by_hour(organization, hours=HOURS, source_id=source_id)),
-        pull=await get_pull(organization, source_id) if source.scheme in KINDS else None,
+        pull=pull,
         types=await schema_queries.list_types(organization, source_id),
         quarantined=next(number for status, number in counts.items() if status == "quarantined"),
         causes=await acceptance.list_causes(organization, source_id),
         cause_words=CAUSES,
         refused=(await signals.list_rejected_deliveries(organization, source_id=source_id, limit=SHOWN_REFUSALS)).items,
-        settings=_shown_settings(source),
+        settings=await _shown_settings(source, organization),
         cap=CAPS.get(source.body_cap_bytes, f"{source.body_cap_bytes:,} bytes"),
         overlaps=OVERLAPS,
         secret_hint=secret_hint(source.scheme),
@@ -224,7 +226,7 @@ class Standing(msgspec.Struct, frozen=True):
     text: str
 
 
-def _standing(source: SourceView, health: SourceHealth) -> Standing:
+def _standing(source: SourceView, health: SourceHealth, pull: PullView | None) -> Standing:
     usual = f"Usually one comes {rhythm(health.usual_gap_seconds)}." if health.usual_gap_seconds is not None else ""
     last, now = health.last_signal_at, clock.now()
     silence = now - last if last else now - source.created_at
@@ -238,6 +240,10 @@ def _standing(source: SourceView, health: SourceHealth) -> Standing:
         return Standing(
             "bad", "bell-ringing", f"Nothing for {roughly(silence.total_seconds())}", f"{usual or expected} {check}."
         )
+    if pull and pull.error:
+        return Standing(
+            "bad", "plug-connected-x", "It cannot be asked", "Why is said below; the portal goes on trying."
+        )
     if last is None:
         text = (
             "What is found appears here by itself."
@@ -248,7 +254,7 @@ def _standing(source: SourceView, health: SourceHealth) -> Standing:
     longest = timedelta(seconds=health.longest_usual_gap_seconds or 0)
     if longest and silence > max(LATE * longest, LATE_AT_LEAST):
         return Standing("wait", "clock-question", f"Nothing for {roughly(silence.total_seconds())}", usual)
-    return Standing("good", "circle-check", "It is heard as usual", usual)
+    return Standing("good", "circle-check", "Signals come as usual", usual)
 
 
 def _chart(hours: list[HourTally]) -> dict[str, Any]:
@@ -280,11 +286,14 @@ class Shown(msgspec.Struct, frozen=True):
     is_code: bool
 
 
-def _shown_settings(source: SourceView) -> list[Shown]:
+async def _shown_settings(source: SourceView, organization_id: UUID) -> list[Shown]:
     """The settings that say something, which the usual choices and numbers do not."""
     paging = source.settings.get("paging") or {}
     flat = {**source.settings, **{f"paging/{name}": value for name, value in paging.items()}}
-    shown = [Shown("Event", str(flat.get("event")), is_code=True)] if source.scheme == "evm_logs" else []
+    shown: list[Shown] = []
+    if source.scheme == "evm_logs":
+        contract = await chain.get_contract(organization_id, UUID(str(flat["contract_id"])))
+        shown += [Shown("Contract", contract.name, is_code=False), Shown("Event", str(flat["event"]), is_code=True)]
     for setting in settings_of(source.scheme):
         value = flat.get(setting.name)
         text = "true" if value is True else str(value)
