@@ -119,7 +119,7 @@ async def insert_pull(source_id: UUID, kind: str, settings: Any) -> None:
 async def change_pull(source_id: UUID, kind: str, before: Any, after: Any) -> None:
     """Begin anew where changed settings ask something else, and pull by the new ones at once.
 
-    In the db transaction that changes the source, which holds its row; ring `pull_sources` after it.
+    In the db transaction that changes the source, which holds its row.
     """
     assert in_transaction(), "a source and where it stands change together"
     if before == after:
