@@ -1,5 +1,7 @@
 """Where external systems deliver signals. No key: the signature over the raw bytes is the proof."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Any
 
 from litestar import Request, Response, Router, post
@@ -9,8 +11,8 @@ from litestar.types import HTTPScope, Receive
 from portal.accounts.permissions import Permission
 from portal.api.operations import problems
 from portal.api.problem import MediaTypeUnsupported
-from portal.api.requests import BodyIncomplete, read_body
-from portal.errors import InputInvalid, PortalError
+from portal.api.requests import BodyIncomplete, read_body, take_no_room
+from portal.errors import InputInvalid, PortalError, Unavailable
 from portal.signals.intake import service as intake
 from portal.signals.schemas import DEFAULT_BODY_BYTES, Receipt
 from portal.signals.schemes import QUERY, Headers
@@ -18,6 +20,9 @@ from portal.signals.schemes.slack import challenge_in
 
 PLAIN_FRAMING = frozenset({b"content-length"})
 FRAMING = PLAIN_FRAMING | {b"content-encoding", b"transfer-encoding"}
+MOST_LARGE_BYTES = 128 * 1024 * 1024
+"""Of bodies that are larger than usual or do not say how large they are, in memory at the same time: five of the
+largest. They do not take the place of usual ones."""
 SourceAddress = Annotated[str, PathParameter(description="The source's id, as in the `url` that creating it returned.")]
 
 
@@ -53,20 +58,53 @@ async def take_delivery(scope: HTTPScope, receive: Receive, source_id: str) -> t
         headers.append((QUERY, scope["query_string"]))
     # Only a body that may be larger than usual is worth a query before it is read.
     usual = length.isdecimal() and int(length[:20]) <= DEFAULT_BODY_BYTES
-    try:
-        _check_framing(headers)
-        cap_bytes = DEFAULT_BODY_BYTES if usual else await intake.find_body_cap(intake.as_id(source_id))
-        body = await read_body(receive, length, cap_bytes=cap_bytes)
-    except BodyIncomplete:
-        raise
-    except PortalError as error:
-        announced = min(int(length[:20]), 2**62) if length.isdecimal() else 0
-        await intake.refuse(intake.as_id(source_id), headers, error, body_bytes=announced, body=None, ip=ip)
-        raise
-    receipt = await intake.receive(source_id, headers, body, ip)
+    with nullcontext(take_no_room) if usual else _large.share() as take_room:
+        try:
+            _check_framing(headers)
+            cap_bytes = DEFAULT_BODY_BYTES if usual else await intake.find_body_cap(intake.as_id(source_id))
+            body = await read_body(receive, length, cap_bytes=cap_bytes, take_room=take_room)
+        except (BodyIncomplete, Unavailable):
+            raise
+        except PortalError as error:
+            announced = min(int(length[:20]), 2**62) if length.isdecimal() else 0
+            await intake.refuse(intake.as_id(source_id), headers, error, body_bytes=announced, body=None, ip=ip)
+            raise
+        receipt = await intake.receive(source_id, headers, body, ip)
     challenge = challenge_in(headers, body)
     # Slack takes nothing but 200 for it.
     return (202, receipt) if challenge is None else (200, {"challenge": challenge})
+
+
+class Room:
+    """Memory for bodies that nobody has verified yet, shared by the deliveries of this process: strangers fill no more.
+
+    It is taken piece by piece as a body arrives: what is only announced keeps nobody else out.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], None]]:
+        """What takes room for so many bytes, until the end; it raises `Unavailable` where there is none left."""
+        mine = 0
+
+        def take(size: int) -> None:
+            nonlocal mine
+            if self.taken + size > MOST_LARGE_BYTES:
+                raise Unavailable(
+                    "More large deliveries arrive than fit. Nothing was stored; send it again.", retry_after_seconds=1
+                )
+            mine += size
+            self.taken += size
+
+        try:
+            yield take
+        finally:
+            self.taken -= mine
+
+
+_large = Room()
 
 
 def _check_framing(headers: Headers) -> None:

@@ -1,7 +1,7 @@
 """How the API reads a request: body capped while it is read, in time, strictly typed, each error naming its place."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -27,10 +27,22 @@ class BodyIncomplete(InputInvalid):
     """The caller went away before the whole body arrived; nobody reads the answer."""
 
 
-async def read_body(receive: Receive, length: str, *, cap_bytes: int, seconds: float = BODY_SECONDS) -> bytes:
+def take_no_room(_size: int) -> None:
+    """For a body that is small enough not to be counted."""
+
+
+async def read_body(
+    receive: Receive,
+    length: str,
+    *,
+    cap_bytes: int,
+    seconds: float = BODY_SECONDS,
+    take_room: Callable[[int], None] = take_no_room,
+) -> bytes:
     """The whole body, refused as soon as it announces or turns out to be more than `cap_bytes`.
 
-    `length` is the Content-Length, empty if there is none. Raises `BodyTooLarge`, `BodyTooSlow` or `BodyIncomplete`.
+    `length` is the Content-Length, empty if there is none. `take_room` is told the size of each piece and may raise.
+    Raises `BodyTooLarge`, `BodyTooSlow` or `BodyIncomplete`.
     """
     too_large = BodyTooLarge(f"The body may have at most {cap_bytes} bytes. Nothing was stored.")
     if length.isdecimal() and int(length[:20]) > cap_bytes:
@@ -42,6 +54,7 @@ async def read_body(receive: Receive, length: str, *, cap_bytes: int, seconds: f
                 message = await receive()
                 if message["type"] != "http.request":
                     raise BodyIncomplete("The connection ended before the whole body had arrived. Nothing was stored.")
+                take_room(len(message["body"]))
                 body += message["body"]
                 if len(body) > cap_bytes:
                     raise too_large

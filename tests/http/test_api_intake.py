@@ -14,7 +14,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from portal.api import requests
+from portal.api import intake, requests
 from portal.db.engine import run_sql
 from tests.http.api import deliver, github_headers, key_of, make_source, problem, wired_database
 from tests.people import Cast
@@ -250,3 +250,32 @@ def test_the_helper_signs_as_github_documents_it() -> None:
     signature = github_headers(b"Hello, World!")["X-Hub-Signature-256"]
     documented = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     assert hmac.compare_digest(signature, documented)
+
+
+async def test_large_bodies_of_strangers_fill_no_more_memory_than_is_theirs(
+    http: httpx.AsyncClient, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows an address may send as much as its source takes, as often as they like, before anybody verifies."""
+    monkeypatch.setattr(intake, "MOST_LARGE_BYTES", 5_000_000)
+    source = await make_source(http, await key_of(cast.alice), body_cap_bytes=3_000_000)
+    large, arrived, go = json.dumps("x" * 2_000_000).encode(), asyncio.Semaphore(0), asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield large[:1_900_000]
+        arrived.release()
+        await go.wait()
+        yield large[1_900_000:]
+
+    def send(content: Any, delivery: str) -> Any:
+        return http.post(source["url"], content=content, headers=github_headers(large, delivery=delivery))
+
+    waiting = [asyncio.create_task(send(slowly(), f"slow-{number}")) for number in range(2)]
+    for _ in waiting:
+        await arrived.acquire()
+    refused = problem(await send(large, "one-too-many"), 503, "unavailable")
+    assert "send it again" in refused["detail"]
+    assert (await deliver(http, source, SPONSORSHIP, delivery="usual")).status_code == 202
+    go.set()
+    assert {(await answer).status_code for answer in waiting} == {202}
+    assert (await send(large, "one-too-many")).status_code == 202
+    assert await stored() == 4
