@@ -25,6 +25,8 @@ CHECK_SECONDS = 3.0
 KEPT_SECONDS = 2.0
 HEAD_OVERDUE_SECONDS = 120
 """No chain that we know makes its blocks further apart."""
+FAILED_PULLS = 3
+"""In a row: from there on it is no blip any more."""
 
 
 class State(StrEnum):
@@ -157,6 +159,8 @@ def _source_check(source: dict[str, Any]) -> Check:
     elif source["quiet_since"] and source["expected_every_seconds"]:
         every = in_words(source["expected_every_seconds"])
         state, message = State.DEGRADED, f"Is quiet: a signal is expected every {every}. {message}"
+    elif source["failures"] >= FAILED_PULLS:
+        state, message = State.DEGRADED, f"Its last {source['failures']} pulls failed. {source['error']}"
     return Check(
         name=f"source {source['name']}",
         state=state,

@@ -32,11 +32,11 @@ async def read_chains() -> list[dict[str, Any]]:
 
 
 async def read_sources(organization_id: UUID) -> list[dict[str, Any]]:
-    """Sources of the organisation with the time of the last signal of each."""
+    """Sources of the organisation with the time of the last signal of each, and how its pulls fail."""
     return await run_sql(
         """SELECT source.id, source.name, source.status, source.quiet_since, source.expected_every_seconds,
-                  last.received_at AS last_signal_at
-           FROM source LEFT JOIN LATERAL
+                  last.received_at AS last_signal_at, coalesce(pull.failures, 0) AS failures, pull.error
+           FROM source LEFT JOIN pull ON pull.source = source.id LEFT JOIN LATERAL
              (SELECT received_at FROM signal WHERE signal.source = source.id ORDER BY id DESC LIMIT 1) last ON true
            WHERE source.organization = {} ORDER BY source.name LIMIT 200""",
         organization_id,

@@ -133,6 +133,18 @@ async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncC
     assert not [name for name in others if name.startswith(("source", "signer"))]
 
 
+async def test_a_source_that_cannot_be_asked_is_not_well(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    given = {"name": "ERP", "scheme": "poll", "settings": {"url": "https://erp.example.org/invoices"}}
+    assert (await http.post("/api/v1/sources", json=given, headers=key)).status_code == 201
+    for failures, state in ((2, "ok"), (3, "degraded")):
+        checks._kept.clear()
+        await run_sql("UPDATE pull SET failures = {}, error = 'It answered 500.'", failures)
+        erp = named((await http.get("/health", headers=key)).json())["source ERP"]
+        assert erp["state"] == state, failures
+    assert erp["message"] == "Its last 3 pulls failed. It answered 500."
+
+
 async def test_a_quiet_source_is_named_to_its_organisation_and_counted(http: httpx.AsyncClient, cast: Cast) -> None:
     key = await key_of(cast.alice)
     source = await make_source(http, key, name="Shop")
