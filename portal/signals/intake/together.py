@@ -10,6 +10,8 @@ from portal.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+ENOUGH = 50
+"""Shared by so many, a round's own cost is next to nothing: waiting for more would only be slower."""
 
 
 class Together(Generic[Item, Result]):
@@ -62,6 +64,7 @@ class Together(Generic[Item, Result]):
 
     async def _run(self) -> None:
         while self._waiting:
+            await self._gather()
             items, futures = self._next_round()
             try:
                 results = await self._work(items)
@@ -78,6 +81,13 @@ class Together(Generic[Item, Result]):
                     future.set_exception(result)
                 else:
                     future.set_result(result)
+
+    async def _gather(self) -> None:
+        """Wait as long as each turn of the event loop brings more: a round itself costs as much as several items."""
+        seen = 0
+        while seen < len(self._waiting) < ENOUGH:
+            seen = len(self._waiting)
+            await asyncio.sleep(0)
 
     def _next_round(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
         items: list[Item] = []
