@@ -1,5 +1,6 @@
 """Refused deliveries: accepted once the cause is mended, never without a signature that holds."""
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -217,3 +218,21 @@ async def test_only_whoever_manages_the_sources_of_this_organisation_accepts(cas
         await get_rejected(cast.dave.actor.organization_id, rejected_id)
     theirs = await accept_all(cast.dave.actor, sender.source_id, AcceptanceInput(cause="signature_invalid"))
     assert (theirs.accepted, theirs.refused) == ([], [])
+
+
+async def test_accepted_by_several_at_once_and_sent_again_meanwhile_it_is_one_signal(cast):
+    sender = await make_sender(cast.alice)
+    rejected_id = await refused(sender, secret=SECRET)
+    await mend(cast, sender)
+    headers = sender.headers(BODY, id="d-1", secret=SECRET)
+    results = await asyncio.gather(
+        *(accept_rejected(player.actor, rejected_id) for player in (cast.alice, cast.oscar) * 3),
+        *(receive(sender.source_id, headers, BODY, IP) for _ in range(3)),
+        return_exceptions=True,
+    )
+    receipts = [each for each in results if not isinstance(each, Exception)]
+    assert all(isinstance(each, DeliveryNotAcceptable) for each in results if each not in receipts)
+    assert len(receipts) == 4, "one accepts, and every sender is answered"
+    assert len({each.signal_id for each in receipts}) == 1
+    assert sum(not each.duplicate for each in receipts) == 1
+    assert [row["number"] for row in await run_sql("SELECT count(*) AS number FROM signal")] == [1]

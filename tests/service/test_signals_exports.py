@@ -29,6 +29,7 @@ ODD = {
     "formula": b'"=HYPERLINK(\\"https://evil.example\\")"',
     "bytes": b"\xff\xfe\x00not text",
     "form": b"=1+1",
+    "wide": "\uff1d1+1".encode(),
     "empty": b"",
     "twice": b'{"a": 1, "a": 2}',
     "scalar": b"-5",
@@ -88,10 +89,11 @@ async def test_csv_is_read_back_as_it_was_and_holds_no_formula(cast, sender):
     rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
     assert [row["external_id"] for row in rows] == [f"d-{name}" for name in reversed(ODD)]
     for row in rows:
-        assert not any(value.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) for value in row.values()), row
+        assert not any(value.startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")) for value in row.values()), row
     found = by_id(rows)
     assert found["lines"]["body"].encode() == ODD["lines"]
     assert found["form"]["body"] == "'=1+1"
+    assert found["wide"]["body"] == "'\uff1d1+1"
     assert found["scalar"]["body"] == "'-5"
     assert base64.b64decode(found["bytes"]["body_base64"]) == ODD["bytes"]
     assert found["form"]["status"] == "quarantined"

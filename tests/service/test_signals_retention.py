@@ -14,6 +14,7 @@ from portal.rules.jobs import assess_signals, run_replays
 from portal.rules.replays import start_replay
 from portal.signals import retention
 from portal.signals.batches.schemas import SignalSelection
+from portal.signals.errors import SignalConflict
 from portal.signals.intake.acceptance import get_rejected
 from portal.signals.jobs import expire_bodies
 from portal.signals.queries import get_signal
@@ -63,6 +64,17 @@ async def test_bodies_expire_after_their_days_and_digests_stay(cast, sender):
     kept = await get_signal(cast.organization_id, young)
     assert (kept.payload, kept.body_expired) == ({"days": 29}, False)
     assert await expire_bodies() == 0
+
+
+async def test_a_delivery_is_known_by_its_digest_once_its_body_has_expired(cast, sender):
+    first = await sender.deliver({"n": 1}, id="same", event="ping")
+    await assess_signals()
+    await run_sql("UPDATE signal SET body = NULL, words = NULL WHERE id = {}", first.signal_id)
+    again = await sender.deliver({"n": 1}, id="same", event="ping")
+    assert (again.signal_id, again.duplicate) == (first.signal_id, True)
+    with pytest.raises(SignalConflict):
+        await sender.deliver({"n": 2}, id="same", event="ping")
+    assert not await has_body(first.signal_id)
 
 
 async def test_what_waits_to_be_assessed_keeps_its_body_until_it_is(cast, sender):

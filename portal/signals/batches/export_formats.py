@@ -18,8 +18,8 @@ from portal.signals.payloads import PayloadUnreadable, parse_payload, read_form
 from portal.signals.tables import SignalStatus
 
 MEDIA_TYPES = {"ndjson": "application/x-ndjson", "csv": "text/csv; charset=utf-8; header=present"}
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What spreadsheets take for the beginning of a formula, as OWASP lists it."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What spreadsheets take for the beginning of a formula, as OWASP lists it; the last four are the wide forms."""
 CSV_COLUMNS = (
     "id",
     "received_at",
