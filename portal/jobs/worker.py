@@ -1,5 +1,8 @@
 """The worker process: runs jobs and crons, and alone can decrypt signers' keys."""
 
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import start_http_server
@@ -21,6 +24,8 @@ CONCURRENCY = 8
 GRACE_SECONDS = 10
 IDLE_SECONDS = 1.0
 """How long an idle runner waits for a job before it looks whether it should stop."""
+LOW_PRIORITY = 10
+"""As of nice(1): a tenth of what another process gets that wants the processor, too; all of it where none does."""
 
 
 class QueueLost(Unavailable):
@@ -68,6 +73,7 @@ async def run_worker() -> None:
         async with open_doorbell(queue):
             if port := get_settings().worker_metrics_port:
                 start_http_server(port, get_settings().host)
+            give_way()
             log.info("worker.started")
             await worker.start()
         await notices.settle()
@@ -75,3 +81,12 @@ async def run_worker() -> None:
     await close_nodes()
     if worker.queue_lost:
         raise QueueLost("The tables of the queue are gone; the worker makes them again when it starts.")
+
+
+def give_way() -> None:
+    """Let others of this machine come first: they answer somebody who waits, and what we do is safe in rows."""
+    os.nice(LOW_PRIORITY)
+    # Linux may share the processors out among sessions first (sched(7), autogroup); a shell's is not ours to slow down.
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(LOW_PRIORITY))

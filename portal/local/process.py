@@ -21,8 +21,6 @@ from portal.local.folder import Account
 PR_SET_PDEATHSIG = 1
 MAX_LOG_BYTES = 20_000_000
 LEFTOVER_SECONDS = 15.0
-LOW_PRIORITY = 10
-"""As of nice(1): a tenth of the time that another process wants, too; all of it where nobody else wants it."""
 # Loaded before any fork: between fork and exec only a system call is safe.
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -44,13 +42,11 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: float = 15.0
     files: tuple[int, ...] = ()
     """Open files that the process inherits, such as the socket it listens on."""
-    gives_way: bool = False
-    """Whether the others come first where the processors are busy."""
 
     def popen(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start it; both its outputs go to `log`. On Linux the kernel stops it when our process is gone."""
         account = self.account
-        process = subprocess.Popen(  # noqa: S603 - commands are ours
+        return subprocess.Popen(  # noqa: S603 - commands are ours
             self.command,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -64,17 +60,6 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
             group=account.gid if account else None,
             extra_groups=[] if account else None,
         )
-        if self.gives_way:
-            _give_way(process.pid)
-        return process
-
-
-def _give_way(process_id: int) -> None:
-    """Lower the process's priority to a tenth."""
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, process_id, LOW_PRIORITY)
-        # Linux may share the processors out among sessions first (sched(7), autogroup), and each part is one.
-        Path(f"/proc/{process_id}/autogroup").write_text(str(LOW_PRIORITY))
 
 
 def _end_with(parent: int, stop_signal: signal.Signals) -> Callable[[], None] | None:

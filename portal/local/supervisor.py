@@ -174,8 +174,6 @@ class Supervisor:
             command=[sys.executable, "-m", "portal.cli", name, "--data", str(self.data)],
             environment=environment | ({LISTENER_VARIABLE: str(descriptor)} if listening else {}),
             files=(descriptor,) if listening else (),
-            # Senders and people wait for an answer; what the worker does is safe in rows and can wait.
-            gives_way=not listening,
         )
 
     def _start(self, name: str, prepare: Callable[[], Part]) -> None:
