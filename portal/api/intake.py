@@ -19,7 +19,7 @@ from portal.signals.schemes import QUERY, Headers
 from portal.signals.schemes.slack import challenge_in
 
 PLAIN_FRAMING = frozenset({b"content-length"})
-FRAMING = PLAIN_FRAMING | {b"content-encoding", b"transfer-encoding"}
+FRAMING = PLAIN_FRAMING | {b"content-encoding", b"transfer-encoding", b"upgrade"}
 MOST_LARGE_BYTES = 128 * 1024 * 1024
 """Of bodies that are larger than usual or do not say how large they are, in memory at the same time: five of the
 largest. They do not take the place of usual ones."""
@@ -117,6 +117,9 @@ def _check_framing(headers: Headers) -> None:
         coding = ",".join(values).strip().lower()
         if coding not in ("", plain):
             raise MediaTypeUnsupported(f"The body is encoded as {coding[:40]}; send it as it was signed, uncompressed.")
+    if b"upgrade" in framing and b"upgrade" in dict(headers).get(b"connection", b"").lower():
+        # The parser gives no body to such a request, so its signature could not be right (RFC 9110, section 7.8).
+        raise InputInvalid("The request asks for another protocol (Upgrade). Send it as HTTP/1.1 without that.")
     if b"transfer-encoding" in framing and b"content-length" in framing:
         raise InputInvalid("The request has both Content-Length and Transfer-Encoding; send one of them.")
 

@@ -355,6 +355,21 @@ async def test_a_form_that_does_not_come_to_its_end_is_not_waited_for(
             assert answer.startswith(b"HTTP/1.1 408"), path
 
 
+async def test_a_sender_that_asks_for_another_protocol_is_told_so(
+    app: Litestar, http: httpx.AsyncClient, cast: Cast
+) -> None:
+    """As Java's client does by itself where there is no TLS. Its body is not read, so its signature must look wrong."""
+    source, body = await make_source(http, await key_of(cast.alice)), b'{"a":1}'
+    sent = github_headers(body) | {"Upgrade": "h2c", "Content-Length": "7"}
+    headers = "".join(f"{name}: {value}\r\n" for name, value in sent.items()).encode()
+    path = source["url"].removeprefix("http://127.0.0.1:8000").encode()
+    async with listening(app) as port:
+        connection = b"Connection: close, Upgrade, HTTP2-Settings\r\n\r\n"
+        answer = await say(port, b"POST " + path + b" HTTP/1.1\r\n" + HOST + headers + connection + body)
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"(Upgrade)" in answer
+
+
 CHUNKED = b"POST / HTTP/1.1\r\n" + HOST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
 
