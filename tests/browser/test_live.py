@@ -102,6 +102,7 @@ async def test_a_new_signal_is_announced_and_shown_where_it_is_asked_for(
         assert await page.locator("tbody tr").count() == shown
         await page.get_by_text("2 new").click()
         await expect(page.locator("tbody tr")).to_have_count(shown + 2)
+        await expect(page.locator("tbody tr a").first).to_be_focused()
         await expect(page.locator("#new-signals")).to_be_empty()
         await deliver(stack, {"n": 3}, "live")
         await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=SOON_MS)

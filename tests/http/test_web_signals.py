@@ -312,6 +312,7 @@ async def test_what_the_list_shows_is_exported(reader: Visitor, written: RuleSta
     assert (await reader.get(f"{path}/file")).status_code == 409
     await run_batches()
     assert f"Download {format.upper()}" in text_of(await reader.get(path))
+    assert "Which signals Type star" in text_of(await reader.get(path)), "it says what the file holds"
     file = await reader.get(f"{path}/file")
     assert file.headers["content-disposition"].startswith("attachment")
     rows = list(csv.DictReader(io.StringIO(file.text))) if format == "csv" else [json.loads(file.text)]
@@ -343,6 +344,7 @@ async def test_ticked_signals_are_exported_and_no_others(reader: Visitor, writte
     assert hidden(unsaid, f"{HOME}/signals/exports") == [("signal_id", each) for each in chosen], "they stay chosen"
     answer = await reader.post(f"{HOME}/signals/exports", format="ndjson", signal_id=chosen)
     await run_batches()
+    assert "Chosen one by one" in text_of(await reader.get(answer.headers["location"]))
     file = await reader.get(f"{answer.headers['location']}/file")
     assert sorted(json.loads(line)["id"] for line in file.text.splitlines()) == chosen
     assert (await reader.post(f"{HOME}/signals/exports", format="csv", signal_id="17")).status_code == 400

@@ -15,6 +15,7 @@ from portal.signals.errors import RateLimited, SignatureInvalid
 from portal.signals.health.tallies import tally
 from portal.signals.health.watching import watch_sources
 from portal.signals.intake.service import receive
+from portal.signals.jobs import run_batches
 from portal.signals.json_schemas.queries import find_schema
 from portal.signals.json_schemas.service import set_schema
 from portal.signals.pulls.jobs import pull_sources
@@ -584,10 +585,47 @@ async def test_events_are_chosen_from_the_contract_itself(reader: Reader, cast: 
         path = made.headers["location"].removesuffix("?done=source_created")
         editor = await reader.get(f"{path}/edit")
         assert fields_of(editor)["settings/event"] == unescape(choice)
-        assert "From block 0 on." in text_of(await reader.get(path))
+        shown = text_of(await reader.get(path))
+        assert "From block 0 on." in shown
+        assert "Contract Acme Points Event Transfer" in shown
+
+
+async def test_a_name_that_is_taken_is_said_at_its_field(reader: Reader, cast: Cast) -> None:
+    await make_sender(cast.alice, name="Shop")
+    await reader.sign_in(cast.oscar)
+    again = await reader.post(f"{HOME}/sources/new", scheme="github", name="Shop", body_cap_bytes="1048576")
+    assert "There is a source named Shop already" in problem_at(again, "name")
+    assert '<a href="#field-name">Go to the field</a>' in again.text
 
 
 # Schemas
+
+
+async def test_from_a_quarantined_signal_to_its_schema_and_back(reader: Reader, cast: Cast) -> None:
+    sender = await make_sender(cast.alice, name="Shop")
+    type = "orders/paid:eu"
+    await set_schema(cast.alice.actor, sender.source_id, type, {"required": ["n"]})
+    receipt = await sender.deliver({"m": 1}, event=type)
+    await sender.deliver({"n": 1}, event=type)
+    await reader.sign_in(cast.oscar)
+    shown = (await reader.get(f"{HOME}/signals/{receipt.signal_id}")).text
+    path = re.findall(r'<a href="([^"]+)">Mend the schema</a>', shown)[0]
+    assert f"Schema of {type}" in text_of(await reader.get(path))
+    done = await reader.post(path, do="set", schema='{"type": "object"}')
+    mended = await reader.get(done.headers["location"].partition("?done")[0])
+    assert "Version 2 is in force" in text_of(mended)
+    assert "1 signal waits in quarantine" in text_of(mended)
+    form = mended.text.split(f'action="{HOME}/signals/rechecks"')[1].split("</form>")[0]
+    given = dict(re.findall(r'name="([^"]+)" value="([^"]*)"', form))
+    assert given.pop("csrf_token") is not None
+    assert {name: unescape(value) for name, value in given.items()} == {
+        "source_id": str(sender.source_id),
+        "type": type,
+        "status": "quarantined",
+    }
+    await reader.post(f"{HOME}/signals/rechecks", **{name: unescape(value) for name, value in given.items()})
+    await run_batches()
+    assert "in quarantine" not in text_of(await reader.get(path)).replace("wait in quarantine", "")
 
 
 async def test_a_schema_is_proposed_tried_put_in_force_and_ended(reader: Reader, cast: Cast) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from typing import Any
-from urllib.parse import quote
 from uuid import UUID
 
 import msgspec
@@ -42,7 +41,7 @@ class Version(msgspec.Struct, frozen=True):
 async def find_schema_page(desk: AtDesk, source_id: FromPath[UUID], type: FromQuery[str] = "") -> Redirect:
     """To the page of a type that was typed into a field."""
     await signals.get_source(desk.actor.organization_id, source_id)
-    return see_other(desk.url(f"sources/{source_id}/schemas/{quote(checked(type.strip()))}"))
+    return see_other(desk.url(f"sources/{source_id}/schemas/{checked(type.strip())}"))
 
 
 @get("/sources/{source_id:uuid}/schemas/{type:path}", opt=READ)
@@ -59,7 +58,7 @@ async def work_on_schema(
     """What the pressed button says: propose, try, set or end. Only the last two change something."""
     values, type = await read_values(request), type.removeprefix("/")
     text = values.get("schema", "")
-    home = desk.url(f"sources/{source_id}/schemas/{quote(type)}")
+    home = desk.url(f"sources/{source_id}/schemas/{type}")
     await signals.get_source(desk.actor.organization_id, source_id)
     try:
         match values.get("do"):
@@ -108,7 +107,7 @@ async def _schema_page(
         http_status=error.status if error else 200,
         source=source,
         type=type,
-        home=desk.url(f"sources/{source_id}/schemas/{quote(type)}"),
+        home=desk.url(f"sources/{source_id}/schemas/{type}"),
         current=current,
         next_number=found.items[0].number + 1 if found.items else 1,
         text=text if text is not None else _text(current.schema) if current else "",
