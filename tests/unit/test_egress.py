@@ -1,5 +1,6 @@
 """Which addresses pull sources may reach: the internet's, and nothing that only this network can."""
 
+import contextlib
 import ipaddress
 
 import pytest
@@ -116,6 +117,7 @@ def test_the_operator_opens_exactly_what_is_named(
         "https://[::ffff:127.0.0.1]/",
         "https://169.254.169.254/latest/meta-data/",
         "https://10.0.0.1/",
+        "https://xn--/",
     ],
 )
 def test_what_can_never_be_fetched_is_refused_with_its_place(url: str) -> None:
@@ -137,3 +139,15 @@ def test_without_tls_only_the_operators_own_systems_are_asked() -> None:
         check_url("http://10.1.2.3/", "/settings/url")
         with pytest.raises(FieldError):
             check_url("http://192.168.1.1/", "/settings/url")
+
+
+@given(
+    st.one_of(
+        st.text(max_size=30).map(lambda host: f"https://{host}/"),
+        st.text("xn-.:[]%0a1", max_size=30).map(lambda host: f"https://{host}/"),
+        st.text(max_size=60),
+    )
+)
+def test_whatever_is_given_as_an_address_is_taken_or_named(text: str) -> None:
+    with contextlib.suppress(FieldError):
+        assert check_url(text, "/settings/url").raw_host

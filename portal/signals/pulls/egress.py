@@ -89,10 +89,10 @@ def check_url(text: str, path: str) -> URL:
     """The address of an API. Raises `FieldError` at `path` for what would be refused whatever its name resolves to."""
     try:
         url = URL(text)
-        port = url.port
+        port, host = url.port, url.host
     except ValueError:
         raise FieldError(path, "This is not a web address such as https://api.example.org/orders.") from None
-    if url.scheme not in ("http", "https") or not url.host or not text.isascii() or not text.isprintable():
+    if url.scheme not in ("http", "https") or not host or not text.isascii() or not text.isprintable():
         raise FieldError(path, "Give a web address such as https://api.example.org/orders.")
     if url.user is not None or url.password is not None:
         raise FieldError(path, "Give the password as the source's secret, not inside the address: addresses are shown.")
@@ -103,7 +103,7 @@ def check_url(text: str, path: str) -> URL:
     if url.scheme == "http" and not _allowed():
         raise FieldError(path, "Use https://. Without TLS anybody on the way could read and invent facts.")
     try:
-        literal = ipaddress.ip_address(url.host)
+        literal = ipaddress.ip_address(host)
     except ValueError:
         return url
     if reason := refusal(literal, _allowed()):
