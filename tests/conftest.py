@@ -13,6 +13,7 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from xdist.scheduler import LoadScopeScheduling
 
 SERVER = "PORTAL_TEST_POSTGRES"
 """A server to use instead of the embedded one: `postgresql://user@host:port`, without a database."""
@@ -51,6 +52,23 @@ def start_postgres(config: pytest.Config) -> None:
         del os.environ[SERVER]
 
     config.add_cleanup(stop)
+
+
+class ByPortal(LoadScopeScheduling):
+    """Tests that share a running portal go to one test process, and first, for they take longest; all others anywhere.
+
+    Not `xdist_group`: pytest 9.2 ignores it silently, and every portal was started twice.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        if "tests/browser/" in path:
+            return "browser"
+        return path if "tests/faults/" in path else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPortal | None:
+    return ByPortal(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ type, state) comes in every combination: each source and state is read from its 
 no combination, however rare, walks through signals that do not fit.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -51,11 +52,11 @@ def newest_of(organization_id: UUID, filter: SignalFilter, *, before: UUID | Non
             CROSS JOIN LATERAL (
                 SELECT g.id FROM signal g WHERE {where.text} ORDER BY g.id DESC LIMIT {{}}) found
             ORDER BY found.id DESC LIMIT {{}}""",  # noqa: S608
-        [*sources.arguments, _statuses(filter), *where.arguments, limit, limit],
+        [*sources.arguments, [filter.status] if filter.status else list(SignalStatus), *where.arguments, limit, limit],
     )
 
 
-def counts_of(organization_id: UUID, filter: SignalFilter, *, most: int) -> Sql:
+def counts_of(organization_id: UUID, filter: SignalFilter, statuses: Iterable[SignalStatus], *, most: int) -> Sql:
     """Selects `status` and `number` of those that fit, each counted up to `most`. Knows no `text`."""
     if is_narrow(filter):
         fit = conditions_of(organization_id, filter)
@@ -66,7 +67,7 @@ def counts_of(organization_id: UUID, filter: SignalFilter, *, most: int) -> Sql:
                 SELECT FROM ({sources.text}) s CROSS JOIN LATERAL (
                     SELECT FROM signal g WHERE {where.text} LIMIT {{}}) of_source LIMIT {{}}) found) AS number
             FROM unnest({{}}::text[]) AS chosen (status)""",  # noqa: S608
-        [*sources.arguments, *where.arguments, most, most, _statuses(filter)],
+        [*sources.arguments, *where.arguments, most, most, list(statuses)],
     )
 
 
@@ -78,10 +79,6 @@ def is_narrow(filter: SignalFilter) -> bool:
 def _sources(organization_id: UUID, filter: SignalFilter) -> Sql:
     where, arguments = _all_of(Sql("organization = {}", [organization_id]), _equal("id", filter.source_id))
     return Sql(f"SELECT id FROM source WHERE {where}", arguments)  # noqa: S608
-
-
-def _statuses(filter: SignalFilter) -> list[str]:
-    return [filter.status.value] if filter.status else [status.value for status in SignalStatus]
 
 
 def _of_kind(organization_id: UUID, filter: SignalFilter) -> Sql:

@@ -1,6 +1,6 @@
 """Reads of sources, signals and refused deliveries, each within one organisation."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 MOST_COUNTED = 10_000
 MOST_FOUND = 1_000
 """Signals that match a text and are counted."""
-TROUBLED = ["quarantined", "failed", "dead"]
+TROUBLED = [SignalStatus.QUARANTINED, SignalStatus.FAILED, SignalStatus.DEAD]
 
 SOURCE_COLUMNS = """
     s.id, s.name, s.scheme, s.settings, s.status, s.body_cap_bytes, s.allowed_networks, s.rate_limit_per_minute,
@@ -146,8 +146,9 @@ async def find_signals(organization_id: UUID, ids: Sequence[UUID]) -> list[Signa
 async def count_signals_by_status(
     organization_id: UUID,
     filter: SignalFilter = SignalFilter(),  # noqa: B008  frozen
+    statuses: Collection[SignalStatus] = tuple(SignalStatus),
 ) -> dict[SignalStatus, Count]:
-    """How many signals match the filter (its own status aside) in each status; every status is there.
+    """How many signals match the filter (its own status aside) in each of `statuses`; each is there.
 
     Each is counted up to 10,000. Of a text, the newest 1,000 signals that match are counted.
     """
@@ -155,16 +156,18 @@ async def count_signals_by_status(
     if filter.text is not None:
         ids = await find_ids(organization_id, filter, limit=MOST_FOUND + 1)
         rows = await run_sql("SELECT status, count(*) AS number FROM signal WHERE id = ANY({}) GROUP BY status", ids)
-        return _counts(rows, capped=len(ids) > MOST_FOUND)
-    counts = counts_of(organization_id, filter, most=MOST_COUNTED + 1)
-    return _counts(await run_sql(counts.text, *counts.arguments))
+        return _counts(rows, statuses, capped=len(ids) > MOST_FOUND)
+    counts = counts_of(organization_id, filter, statuses, most=MOST_COUNTED + 1)
+    return _counts(await run_sql(counts.text, *counts.arguments), statuses)
 
 
-def _counts(rows: list[dict[str, Any]], *, capped: bool = False) -> dict[SignalStatus, Count]:
+def _counts(
+    rows: list[dict[str, Any]], statuses: Collection[SignalStatus], *, capped: bool = False
+) -> dict[SignalStatus, Count]:
     numbers = {row["status"]: row["number"] for row in rows}
     return {
         status: Count(min(number, MOST_COUNTED), capped=capped or number > MOST_COUNTED)
-        for status in SignalStatus
+        for status in statuses
         for number in [numbers.get(status.value, 0)]
     }
 

@@ -202,6 +202,7 @@ async def write_plans(big: Place, deep: UUID, chance: random.Random) -> None:
         for name, request in asked.items():
             lines.append(f"\n== {name}")
             await request()
+    PLANS.parent.mkdir(exist_ok=True)
     PLANS.write_text("\n".join(lines))
 
 

@@ -1,4 +1,4 @@
-"""A whole portal and a Chromium, once for all browser tests (they share a test process by their group)."""
+"""A whole portal and a Chromium, once for all browser tests (they share a test process)."""
 
 import os
 import shutil

@@ -17,7 +17,7 @@ from playwright.async_api import Browser, Page, expect
 from tests.browser.stack import Stack
 from tests.browser.test_whole_way import Member
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 SOON_MS = 2000
 """By polling alone it would take a minute."""
 

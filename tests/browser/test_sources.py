@@ -13,7 +13,7 @@ from tests.browser.stack import Stack
 from tests.browser.test_pages import LOOKS, PICTURES, Visit
 from tests.signals import github_headers, sign
 
-pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.browser
 SECRET = "a secret of thirty-one letters."
 BODY = json.dumps({"action": "created", "sponsorship": {"sponsor": {"login": "monalisa"}, "tier": {"name": "$5"}}})
 SOON_MS = 3000

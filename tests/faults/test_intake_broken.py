@@ -16,7 +16,6 @@ import pytest
 from tests.browser.stack import Stack
 from tests.faults.senders import ask, database, kill, process_of, running_stack, signed, until
 
-pytestmark = pytest.mark.xdist_group("intake-broken")  # one process runs them all, on one portal
 SENDER_GIVES_UP_SECONDS = 10
 """GitHub's patience, the shortest that is documented by a sender with no retry of its own."""
 STORED = "SELECT id::text FROM signal WHERE external_id = $1"

@@ -11,8 +11,6 @@ from portal.db.engine import is_unreachable
 from tests.browser.stack import Stack
 from tests.faults.senders import Senders, ask, kill, more_than, process_of, running_stack, until
 
-pytestmark = pytest.mark.xdist_group("intake-faults")  # one process runs them all, on one portal
-
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:

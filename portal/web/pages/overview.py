@@ -44,7 +44,7 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
         desk,
         "overview.html",
         active="overview",
-        pipeline=await _pipeline(desk, sum(hour.count for hour in hours)),
+        pipeline=await _pipeline(desk, hours),
         volume=_volume(hours),
         sources=[_source(each, each.id in quiet) for each in sources],
         problems=[*_quiet(desk, sources, quiet), *await _problems(desk, organization, sources)],
@@ -82,10 +82,10 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
 
 
-async def _pipeline(desk: Desk, signals_a_day: int) -> list[Stage]:
+async def _pipeline(desk: Desk, hours: list[HourCount]) -> list[Stage]:
     actions_by_status = await actions.count_by_status(desk.actor.organization_id)
     return [
-        await _arriving(desk, signals_a_day),
+        await _arriving(desk, hours),
         Stage(
             name="Proposed",
             icon="git-branch",
@@ -98,15 +98,14 @@ async def _pipeline(desk: Desk, signals_a_day: int) -> list[Stage]:
     ]
 
 
-async def _arriving(desk: Desk, signals_a_day: int) -> Stage:
+async def _arriving(desk: Desk, hours: list[HourCount]) -> Stage:
     organization = desk.actor.organization_id
     newest = (await signals.list_signals(organization, SignalFilter(), limit=RECENT)).items
-    day = SignalFilter(since=clock.now() - timedelta(days=1))
-    troubled = _number(await signals.count_signals_by_status(organization, day), "failed", "quarantined", "dead")
+    troubled = sum(hour.troubled for hour in hours)
     return Stage(
         name="Signals",
         icon="broadcast",
-        number=signals_a_day,
+        number=sum(hour.count for hour in hours),
         note="in the last 24 hours",
         href=desk.url("signals"),
         usually=_usually("to assess", ((each.received_at, each.assessed_at) for each in newest)),
@@ -199,7 +198,7 @@ async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -
     """What does not go on by itself, each with what to do about it."""
     held = (await transactions.list_transactions(organization, held=True, limit=10)).items
     failed_signals = await signals.count_signals_by_status(
-        organization, SignalFilter(since=clock.now() - timedelta(days=7))
+        organization, SignalFilter(since=clock.now() - timedelta(days=7)), signals.TROUBLED
     )
     found = [await _held(desk, each) for each in held]
     found += [_refusing(desk, each) for each in sources if each.rejected_24h]
