@@ -43,7 +43,8 @@ PLANS = ROOT / "var" / "bench-history-plans.txt"
 async def sample(place: Place) -> None:
     """Signals to ask for, from all 90 days."""
     place.samples = await run_sql(
-        """SELECT g.id, g.external_id, g.correlation_id, g.words[3] AS number, g.received_at
+        """SELECT g.id, g.external_id, g.correlation_id, g.received_at,
+                  (SELECT word FROM unnest(g.words) AS word WHERE word LIKE 'inv-%') AS number
            FROM generate_series(1, 200) AS n CROSS JOIN LATERAL (
                SELECT * FROM signal WHERE organization = {} AND id >= (
                    SELECT lpad(to_hex((extract(epoch FROM now() - n * interval '10 hours') * 1000)::bigint), 12, '0')
@@ -87,6 +88,7 @@ def requests_of(big: Place, deep: UUID, chance: random.Random) -> dict[str, Call
         "word, 0.1 %": asking(text="zuse"),
         "word, 0.01 %": asking(text="ramanujan"),
         "word, once": asking(text=one_of("number")),
+        "word, once frequent": lambda: {"text": f"{day():%Y-%m-%d}"},
         "word, never": lambda: {"text": f"nobody{chance.random()}"},
         "id": asking(text=one_of("external_id")),
         "beginning of an id": lambda: {"text": chance.choice(big.samples)["external_id"][:10]},
