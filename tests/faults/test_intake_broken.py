@@ -13,11 +13,13 @@ import httpx
 import psutil
 import pytest
 
+from portal.settings import Settings
 from tests.browser.stack import Stack
 from tests.faults.senders import ask, database, kill, process_of, running_stack, signed, until
 
 SENDER_GIVES_UP_SECONDS = 10
 """GitHub's patience, the shortest that is documented by a sender with no retry of its own."""
+POOL = Settings.model_fields["database_pool_size"].default
 STORED = "SELECT id::text FROM signal WHERE external_id = $1"
 WAITS_FOR_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%INTO signal %'"
 
@@ -105,6 +107,30 @@ async def test_killed_after_the_commit_the_retry_finds_the_one_row(stack: Stack,
     again = await deliver(http, stack, delivery)
     assert (again.status_code, again.json()["duplicate"]) == (202, True)
     assert await ask(stack, STORED, delivery) == stored == [(again.json()["signal_id"],)]
+
+
+async def test_an_exhausted_pool_stops_reads_but_no_delivery(stack: Stack) -> None:
+    key = {"Authorization": f"Bearer {stack.example['api_key']}"}
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%FROM rule %'"
+    deliveries = [str(uuid4()) for _ in range(20)]
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=100)) as http:
+        async with database(stack) as locker, locker.transaction():
+            await locker.execute("LOCK TABLE rule IN ACCESS EXCLUSIVE MODE")
+            reads = [asyncio.create_task(http.get(f"{stack.base_url}/api/v1/rules", headers=key)) for _ in range(60)]
+            async with asyncio.timeout(20):
+                while (await ask(stack, waiting))[0][0] < POOL - 1:  # noqa: ASYNC110  they wait in another process
+                    await asyncio.sleep(0.05)
+            started = time.monotonic()
+            answers = [await deliver(http, stack, delivery) for delivery in deliveries]
+            assert time.monotonic() - started < SENDER_GIVES_UP_SECONDS
+            assert [answer.status_code for answer in answers] == [202] * len(answers)
+            refused = await http.get(f"{stack.base_url}/api/v1/policies", headers=key)
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+            assert int(refused.headers["retry-after"]) > 0
+        assert {(await read).status_code for read in reads} <= {200, 503}
+        assert (await http.get(f"{stack.base_url}/api/v1/rules", headers=key)).status_code == 200
+    stored = {signal for delivery in deliveries for (signal,) in await ask(stack, STORED, delivery)}
+    assert stored == {answer.json()["signal_id"] for answer in answers}
 
 
 async def test_a_hundred_identical_deliveries_at_once_are_one_signal(stack: Stack) -> None:
