@@ -71,6 +71,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head, self._got_on = False, True
         self._cancel_head_timer()
+        hosts = [name for name, _ in self.headers].count(b"host")
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("RFC 9112, section 3.2, asks for one Host")  # the parser gives up, and 400 is answered
         super().on_headers_complete()
         self.headers = []
 
