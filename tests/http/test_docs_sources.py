@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from portal.db.engine import run_sql
 from portal.signals.schemes import SCHEMES
 from portal.web.curl import curl_line
+from portal.web.pages.refused import CAUSES
 from tests.conftest import free_port
 from tests.http.api import key_of
 from tests.people import Cast
@@ -129,3 +130,9 @@ async def test_the_line_that_a_new_source_shows_delivers(
     rows = await run_sql("SELECT external_id, type FROM signal")
     assert [row["type"] for row in rows] == ["message.delivered" if case.scheme == "twilio" else "ping"]
     assert rows[0]["external_id"].startswith("try-" if case.has_id else "sha256:")
+
+
+def test_every_refusal_has_its_words_on_the_page() -> None:
+    told = re.findall(r"^\| \d{3} \| `(\w+)` \|", DOCUMENT.read_text(), re.MULTILINE)
+    assert len(told) > 10
+    assert set(told) - {"unavailable"} == set(CAUSES), "what is unavailable cannot be kept"

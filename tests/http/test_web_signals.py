@@ -225,7 +225,7 @@ async def test_a_replay_is_shown_before_it_is_done(reader: Visitor, written: Rul
     assert "It goes on if you leave this page" in text_of(progress)
     await run_replays()
     done = text_of(await reader.get(answer.headers["location"]))
-    assert "1 of 1 signals were set back" in done
+    assert "1 of 1 signal was set back" in done
     await assess(100)
     assert "1 action" in text_of(await reader.get(f"{HOME}/signals?type=star"))
     assert "Replay by oscar@example.org" in text_of(await reader.get(f"{HOME}/signals/replays"))

@@ -226,7 +226,7 @@ def _seconds_left(row: dict[str, Any]) -> int | None:
 
 
 def _result(kind: BatchKind, done: int, changed: int) -> str:
-    said = f"{changed:,} of {done:,} signals were {DID[kind]}."
+    said = f"{changed:,} of {done:,} {'signal was' if done == 1 else 'signals were'} {DID[kind]}."
     return f"{said} {LEFT[kind]}" if changed < done else said
 
 

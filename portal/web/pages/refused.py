@@ -37,7 +37,9 @@ CAUSES = {
     "address_not_allowed": "From an address not allowed",
     "rate_limited": "Too many a minute",
     "payload_invalid": "Not as its schema says",
-    "content_type_unsupported": "Of another content type",
+    "media_type_unsupported": "Compressed",
+    "body_too_slow": "Came too slowly",
+    "input_invalid": "Not readable as a request",
 }
 """A cause in a few words; what has none here is shown as it is."""
 MOST_NEW = 50
