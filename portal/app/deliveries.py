@@ -15,7 +15,7 @@ from litestar.types import HTTPScope, Receive, Send
 
 from portal.api.intake import take_delivery
 from portal.api.problem import MEDIA_TYPE, make_problem
-from portal.app.edge import NO_STORE, check_headers, correlate, our_headers
+from portal.app.edge import NO_STORE, answer_head, check_headers, correlate, our_headers
 from portal.app.errors import account_for
 from portal.errors import NotSignedIn
 from portal.ops.metrics import observe_request
@@ -26,11 +26,13 @@ encode = msgspec.json.Encoder().encode
 
 
 class Portal(Litestar):
-    """The application: Litestar, but for deliveries."""
+    """The application: Litestar, but for deliveries and HEAD."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and (address := ADDRESS.fullmatch(scope["path"])):
             await answer_delivery(scope, receive, send, address[1])
+        elif scope["type"] == "http" and scope["method"] == "HEAD":
+            await answer_head(super().__call__, scope, receive, send)
         else:
             await super().__call__(scope, receive, send)
 

@@ -5,7 +5,7 @@ from itertools import chain
 
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
-from litestar.types import ASGIApp, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from portal.errors import PortalError
 from portal.logging import bind_correlation_id
@@ -70,6 +70,19 @@ def check_headers(scope: Scope) -> None:
     """Raises `HeadersTooLarge`."""
     if sum(map(len, chain.from_iterable(scope["headers"]))) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"All headers together may have {MAX_HEADER_BYTES} bytes; send fewer or shorter ones.")
+
+
+async def answer_head(app: ASGIApp, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    """Answer HEAD as GET without the content (RFC 9110, section 9.3.2), which Litestar leaves to each route."""
+
+    async def send_head(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            # At once, so that a stream without an end, too, sees its reader gone.
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    asked: HTTPScope = {**scope, "method": "GET"}
+    await app(asked, receive, send_head)
 
 
 async def add_headers(message: Message, scope: Scope) -> None:

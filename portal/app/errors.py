@@ -34,7 +34,8 @@ def answer_exception(request: Request[Any, Any, Any], exception: Exception) -> R
     )
     response.headers.update(headers)
     if isinstance(exception, MethodNotAllowedException) and exception.headers:
-        response.headers.update(exception.headers)
+        allowed = set(exception.headers["allow"].split(", "))
+        response.headers["allow"] = ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))
     if isinstance(error, NotSignedIn) and response.media_type != MediaType.HTML:
         response.headers["www-authenticate"] = "Bearer"
     return response

@@ -4,11 +4,17 @@ import re
 
 import httpx
 import pytest
+from litestar import Litestar
 
 from portal.accounts.invitations import find_invitation, invite_member
 from portal.accounts.permissions import Role
 from portal.accounts.sessions import COOKIE, csrf_token, sign_in
+from tests.http.live import serving
+from tests.http.test_access_matrix import Route, routes
+from tests.http.test_hostile_input import say
 from tests.people import Cast, Player
+
+__all__ = ["routes"]
 
 
 async def signed_in(http: httpx.AsyncClient, player: Player) -> str:
@@ -28,6 +34,40 @@ async def test_every_answer_has_a_correlation_id_and_the_security_headers(http: 
     assert "://" not in policy
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "same-origin"
+
+
+HEADERS_OF_ONE_ANSWER = {"x-correlation-id", "set-cookie", "etag", "date", "content-length"}
+
+
+async def test_head_is_answered_as_get_without_its_content(
+    http: httpx.AsyncClient, routes: list[Route], cast: Cast
+) -> None:
+    """RFC 9110, section 9.3.2: every page, resource and file, refusals included."""
+    await signed_in(http, cast.alice)
+    paths = [route.path for route in routes if route.method == "GET" and set(route.names) <= {"slug"}]
+    paths = [path.format(slug="acme") for path in paths if not path.endswith("/live")]
+    assert len(paths) > 30
+    others = ("/nowhere", "/api/v1/nowhere", "/health/ready", "/metrics", "/static/portal.css", "/static/no")
+    for path in (*paths, *others):
+        got, head = await http.get(path), await http.head(path)
+        assert (head.status_code, head.content) == (got.status_code, b""), path
+        same = set(got.headers.items()) - {item for item in got.headers.items() if item[0] in HEADERS_OF_ONE_ANSWER}
+        assert same <= set(head.headers.items()), path
+
+
+async def test_head_of_a_stream_ends_and_leaves_the_connection_to_others(
+    http: httpx.AsyncClient, app: Litestar, cast: Cast
+) -> None:
+    token = await signed_in(http, cast.alice)
+    ask = f"HEAD /orgs/acme/live?topics=signals HTTP/1.1\r\nHost: x\r\nCookie: {COOKIE}={token}\r\n\r\n".encode()
+    async with serving(app) as (_, url):
+        answers = await say(
+            int(url.rpartition(":")[2]), ask, b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+    first, _, rest = answers.partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 200")
+    assert b"text/event-stream" in first
+    assert rest.startswith(b"HTTP/1.1 200"), "nothing is between the head and the next answer"
 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 129, "<script>", "é"])

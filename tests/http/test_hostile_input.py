@@ -204,7 +204,12 @@ async def test_no_time_breaks_what_looks_for_new_signals_or_ends_a_key(http: htt
 
 
 @pytest.mark.parametrize(
-    ("path", "allowed"), [("/login", {"GET", "POST", "OPTIONS"}), ("/api/v1/sources", {"GET", "POST", "OPTIONS"})]
+    ("path", "allowed"),
+    [
+        ("/login", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("/api/v1/sources", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("/logout", {"POST", "OPTIONS"}),
+    ],
 )
 @pytest.mark.parametrize("method", ["TRACE", "PATCH", "DELETE", "CONNECT"])
 async def test_another_method_is_told_which_there_are(
