@@ -59,9 +59,10 @@ class Settings(BaseModel):
             description="Private networks, comma-separated, that pull sources may reach: where your own systems are."
         ),
     ] = ""
-    database_pool_size: Annotated[int, Field(ge=2, le=200, description="Most database connections of one process.")] = (
-        16
-    )
+    database_pool_size: Annotated[
+        int,
+        Field(ge=2, le=200, description="Most connections in one process's pool; it keeps a few besides for itself."),
+    ] = 16
     log_level: Annotated[
         str, Field(pattern="^(?i:debug|info|warning|error)$", description="Least level that is logged.")
     ] = "info"

@@ -1,5 +1,6 @@
 """One PostgreSQL engine and pool a process, db transactions and advisory locks."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -36,6 +37,8 @@ UNREACHABLE = (
 )
 
 
+CONNECT_SECONDS = 5
+COMMAND_SECONDS = 30
 WAIT_SECONDS = 10
 """How long anybody waits for a connection of the pool before the answer is that the database is unavailable."""
 
@@ -118,9 +121,9 @@ async def open_pool() -> AsyncIterator[None]:
     await engine.start_connection_pool(
         min_size=2,
         max_size=settings.database_pool_size,
-        timeout=5,
+        timeout=CONNECT_SECONDS,
         reset=_leave_as_it_is,
-        command_timeout=30,
+        command_timeout=COMMAND_SECONDS,
         server_settings=SERVER_SETTINGS,
     )
     assert engine.pool is not None
@@ -130,7 +133,7 @@ async def open_pool() -> AsyncIterator[None]:
         yield
     finally:
         for reserved in ReservedConnection.made:
-            await reserved.release()
+            reserved.release()
         await engine.close_connection_pool()
 
 
@@ -165,16 +168,20 @@ async def run_sql(sql: str, *arguments: Any) -> list[dict[str, Any]]:
 
 
 class ReservedConnection:
-    """A connection of the pool that is kept for one kind of work, done by one task at a time.
+    """A connection beside the pool that is kept for one kind of work; who comes while it is in use waits.
 
-    It costs none of the taking and giving back, and is there when all others are taken.
+    It costs none of the taking and giving back. It is there, and comes back when it is lost, although all those of the
+    pool are taken and others wait for them.
     """
 
     made: ClassVar[list["ReservedConnection"]] = []
 
-    def __init__(self) -> None:
-        self._pool: asyncpg.Pool | None = None
-        self._connection: Any = None
+    def __init__(self, *, seconds: float = COMMAND_SECONDS) -> None:
+        """`seconds` is how long a statement may take."""
+        self._seconds = seconds
+        self._address = ""
+        self._connection: asyncpg.Connection | None = None
+        self._use = asyncio.Lock()
         self.made.append(self)
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -182,40 +189,37 @@ class ReservedConnection:
 
         Whatever goes wrong, a connection in an unknown state is not used again.
         """
+        async with self._use:
+            return await self._fetch(sql, *arguments)
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         started = time.perf_counter()
         try:
-            if not self._is_usable():
-                await self._take()
-            rows: list[asyncpg.Record] = await self._connection.fetch(sql, *arguments)
+            connection = self._connection
+            if connection is None or connection.is_closed() or self._address != get_engine().config["dsn"]:
+                connection = await self._connect()
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
             return rows
         except BaseException as error:
             if is_unreachable(error) or not isinstance(error, asyncpg.PostgresError):
-                await self.release(broken=True)
+                self.release()
             raise
         finally:
             QUERY_SECONDS.observe(time.perf_counter() - started)
 
-    async def release(self, *, broken: bool = False) -> None:
-        """Give the connection back; the next use takes one again."""
+    def release(self) -> None:
+        """End the connection; the next use makes one again."""
         connection, self._connection = self._connection, None
-        if connection is None or self._pool is None:
-            return
-        with suppress(asyncpg.InterfaceError):  # the pool has taken it back already, or was closed
-            if broken:
-                connection.terminate()
-            await self._pool.release(connection)
+        if connection is not None:
+            connection.terminate()
 
-    def _is_usable(self) -> bool:
-        try:
-            return self._pool is get_engine().pool and self._connection is not None and not self._connection.is_closed()
-        except asyncpg.InterfaceError:  # it broke, and the pool has taken it back
-            return False
-
-    async def _take(self) -> None:
-        await self.release(broken=True)
-        self._pool = get_engine().pool
-        assert self._pool is not None, "a connection is kept only where there is a pool"
-        self._connection = await self._pool.acquire(timeout=WAIT_SECONDS)
+    async def _connect(self) -> asyncpg.Connection:
+        self.release()
+        self._address = get_engine().config["dsn"]
+        self._connection = await asyncpg.connect(
+            self._address, timeout=CONNECT_SECONDS, command_timeout=self._seconds, server_settings=SERVER_SETTINGS
+        )
+        return self._connection
 
 
 def numbered(sql: str) -> str:

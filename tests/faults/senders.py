@@ -111,11 +111,14 @@ class Senders:
 
     async def run(self, chaos: Callable[[], Awaitable[None]]) -> None:
         """Deliver, many at once, while `chaos` goes on, and then until everything begun is acknowledged."""
-        senders = [asyncio.create_task(self._send()) for _ in range(SENDERS)]
-        await chaos()
-        self.stopping = True
-        async with asyncio.timeout(RECOVERS_SECONDS):
-            await asyncio.gather(*senders)
+        async with asyncio.TaskGroup() as group:
+            senders = [group.create_task(self._send()) for _ in range(SENDERS)]
+            # What breaks before anybody sends, or before what broke last is back, is noticed by nobody.
+            await until(more_than(self.acknowledged, SENDERS))
+            await chaos()
+            self.stopping = True
+            async with asyncio.timeout(RECOVERS_SECONDS):
+                await asyncio.wait(senders)
 
     async def _send(self) -> None:
         async with httpx.AsyncClient(timeout=20) as http:

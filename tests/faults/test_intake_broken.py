@@ -109,28 +109,59 @@ async def test_killed_after_the_commit_the_retry_finds_the_one_row(stack: Stack,
     assert await ask(stack, STORED, delivery) == stored == [(again.json()["signal_id"],)]
 
 
-async def test_an_exhausted_pool_stops_reads_but_no_delivery(stack: Stack) -> None:
+@asynccontextmanager
+async def exhausted_pool(stack: Stack, http: httpx.AsyncClient) -> AsyncIterator[None]:
+    """Every connection of the pool is taken by a request that waits, and more requests wait for one."""
     key = {"Authorization": f"Bearer {stack.example['api_key']}"}
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%FROM rule %'"
-    deliveries = [str(uuid4()) for _ in range(20)]
-    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=100)) as http:
+    reads = []
+    try:
         async with database(stack) as locker, locker.transaction():
             await locker.execute("LOCK TABLE rule IN ACCESS EXCLUSIVE MODE")
             reads = [asyncio.create_task(http.get(f"{stack.base_url}/api/v1/rules", headers=key)) for _ in range(60)]
             async with asyncio.timeout(20):
-                while (await ask(stack, waiting))[0][0] < POOL - 1:  # noqa: ASYNC110  they wait in another process
+                while (await ask(stack, waiting))[0][0] < POOL:  # noqa: ASYNC110  they wait in another process
                     await asyncio.sleep(0.05)
-            started = time.monotonic()
-            answers = [await deliver(http, stack, delivery) for delivery in deliveries]
-            assert time.monotonic() - started < SENDER_GIVES_UP_SECONDS
-            assert [answer.status_code for answer in answers] == [202] * len(answers)
+            yield
             refused = await http.get(f"{stack.base_url}/api/v1/policies", headers=key)
             assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
             assert int(refused.headers["retry-after"]) > 0
-        assert {(await read).status_code for read in reads} <= {200, 503}
-        assert (await http.get(f"{stack.base_url}/api/v1/rules", headers=key)).status_code == 200
-    stored = {signal for delivery in deliveries for (signal,) in await ask(stack, STORED, delivery)}
-    assert stored == {answer.json()["signal_id"] for answer in answers}
+    finally:
+        answers = await asyncio.gather(*reads)
+    assert {answer.status_code for answer in answers} == {200, 503}
+    assert (await http.get(f"{stack.base_url}/api/v1/rules", headers=key)).status_code == 200
+
+
+@pytest.fixture
+async def crowd() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=200)) as client:
+        yield client
+
+
+async def test_an_exhausted_pool_stops_reads_but_no_delivery(stack: Stack, crowd: httpx.AsyncClient) -> None:
+    """Nor the first ones after a change of their source, or after the connections kept for them were lost meanwhile."""
+    kept = "FROM pg_stat_activity WHERE query ILIKE ANY('{%INTO signal %,%UPDATE source_allowance%}')"
+    change = "UPDATE source SET rate_limit_per_minute = $1, updated_at = now()"
+    deliveries = [str(uuid4()) for _ in range(20)]
+    assert (await deliver(crowd, stack, str(uuid4()))).status_code == 202
+    async with exhausted_pool(stack, crowd):
+        started = time.monotonic()
+        await ask(stack, change, 10_000)
+        await ask(stack, "UPDATE source_secret SET last_used_at = now() - interval '1 hour'")
+        answers = [await deliver(crowd, stack, delivery) for delivery in deliveries[:10]]
+        assert {answer.status_code for answer in answers} == {202}
+        assert await ask(stack, f"SELECT pg_terminate_backend(pid) {kept} AND pid <> pg_backend_pid()") == [(True,)] * 2
+        while len(answers) < len(deliveries):
+            answer = await deliver(crowd, stack, deliveries[len(answers)])
+            if answer.status_code == 202:
+                answers.append(answer)
+            else:
+                assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+                assert int(answer.headers["retry-after"]) > 0
+            assert time.monotonic() - started < SENDER_GIVES_UP_SECONDS
+    await ask(stack, change, None)
+    for delivery, answer in zip(deliveries, answers, strict=True):
+        assert await ask(stack, STORED, delivery) == [(answer.json()["signal_id"],)]
 
 
 async def test_a_hundred_identical_deliveries_at_once_are_one_signal(stack: Stack) -> None:

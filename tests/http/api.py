@@ -114,17 +114,18 @@ class Wire:
 
 @asynccontextmanager
 async def wired_database() -> AsyncIterator[Wire]:
-    """The application's pool, for the length of the block, over a wire that can be cut."""
+    """The application's connections, for the length of the block, over a wire that can be cut."""
     wire, engine = Wire(), get_engine()
     await wire.mend()
     database = urlsplit(get_settings().database_url)
     login = database.netloc.rpartition("@")[0]
     address = urlunsplit(database._replace(netloc=f"{login}@127.0.0.1:{wire.port}"))
-    own = engine.pool
+    own, own_config = engine.pool, engine.config
     engine.pool = await asyncpg.create_pool(address, min_size=1, max_size=2, timeout=2)
+    engine.config = {"dsn": address}
     try:
         yield wire
     finally:
         engine.pool.terminate()
-        engine.pool = own
+        engine.pool, engine.config = own, own_config
         wire.cut()

@@ -31,8 +31,6 @@ async def all_connections() -> AsyncIterator[None]:
     """Hold every connection of the pool; one that is lost makes this a `TimeoutError`."""
     pool = get_engine().pool
     assert pool is not None
-    for reserved in ReservedConnection.made:
-        await reserved.release()
     taken = [await pool.acquire(timeout=20) for _ in range(pool.get_max_size())]
     try:
         yield
@@ -81,7 +79,7 @@ async def test_whoever_finds_no_free_connection_is_told_so(database: None, monke
 async def reserved(database: None) -> AsyncIterator[ReservedConnection]:
     connection = ReservedConnection()
     yield connection
-    await connection.release()
+    connection.release()
     ReservedConnection.made.remove(connection)
 
 
@@ -91,13 +89,13 @@ async def test_a_reserved_connection_is_there_when_all_others_are_taken(
     process = (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"]
     pool = get_engine().pool
     assert pool is not None
-    taken = [await pool.acquire(timeout=20) for _ in range(pool.get_max_size() - 1)]
     monkeypatch.setattr(engine, "WAIT_SECONDS", 0.1)
-    with pytest.raises(TimeoutError):
-        await run_sql("SELECT 1")
-    assert (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"] == process
-    for connection in taken:
-        await pool.release(connection)
+    async with all_connections():
+        with pytest.raises(TimeoutError):
+            await run_sql("SELECT 1")
+        assert (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"] == process
+        reserved.release()
+        assert (await reserved.fetch("SELECT pg_backend_pid() AS id"))[0]["id"] != process
 
 
 async def test_a_reserved_connection_that_breaks_is_replaced_and_none_is_lost(reserved: ReservedConnection) -> None:

@@ -8,8 +8,8 @@ import math
 from collections import Counter
 from uuid import UUID
 
-from portal.db.engine import run_sql
 from portal.signals.errors import RateLimited
+from portal.signals.intake.senders import lookups
 from portal.signals.intake.together import Together
 
 
@@ -40,28 +40,26 @@ async def _take_all(asked: list[tuple[UUID, int]]) -> list[int]:
 async def _take(source_id: UUID, per_minute: int, wanted: int) -> tuple[int, int]:
     """How many of `wanted` are granted, and after how many seconds there is one more."""
     while True:
-        rows = await run_sql(
+        rows = await lookups.fetch(
             """WITH relaxed AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)),
                     filled AS MATERIALIZED (
-                        SELECT a.source, least({}::float8, a.tokens + {}::float8 / 60 * greatest(
+                        SELECT a.source, least($1::float8, a.tokens + $1::float8 / 60 * greatest(
                                    0, extract(epoch FROM clock_timestamp() - a.filled_at)::float8)) AS tokens
-                        FROM source_allowance a, relaxed WHERE a.source = {} FOR UPDATE OF a)
+                        FROM source_allowance a, relaxed WHERE a.source = $2 FOR UPDATE OF a)
                UPDATE source_allowance a
-               SET tokens = filled.tokens - least({}::float8, floor(filled.tokens)), filled_at = clock_timestamp()
+               SET tokens = filled.tokens - least($3::float8, floor(filled.tokens)), filled_at = clock_timestamp()
                FROM filled WHERE a.source = filled.source
-               RETURNING least({}::float8, floor(filled.tokens))::bigint AS granted, a.tokens""",
-            per_minute,
+               RETURNING least($3::float8, floor(filled.tokens))::bigint AS granted, a.tokens""",
             per_minute,
             source_id,
-            wanted,
             wanted,
         )
         if rows:
             missing = 1 - rows[0]["tokens"]
             return rows[0]["granted"], max(1, math.ceil(missing * 60 / per_minute))
-        await run_sql(
+        await lookups.fetch(
             """INSERT INTO source_allowance (source, tokens, filled_at)
-               SELECT id, {}, clock_timestamp() FROM source WHERE id = {} ON CONFLICT (source) DO NOTHING""",
+               SELECT id, $1, clock_timestamp() FROM source WHERE id = $2 ON CONFLICT (source) DO NOTHING""",
             per_minute,
             source_id,
         )

@@ -11,10 +11,11 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 
 from portal import clock
-from portal.db.engine import run_sql
+from portal.db.engine import ReservedConnection
 from portal.sealing import unseal
 from portal.settings import secret_key
 from portal.signals import schemes
@@ -69,6 +70,8 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
         return [secret for secret in self.secrets if secret.ends_at is None or secret.ends_at > now]
 
 
+lookups = ReservedConnection(seconds=2)
+"""What a delivery needs beside being stored waits neither for pages and jobs, nor for longer than its sender does."""
 _kept: OrderedDict[UUID, Sender] = OrderedDict()
 
 
@@ -117,7 +120,7 @@ def _dummy_secret(scheme: str) -> ActiveSecret:
 
 
 async def _load(source_ids: list[UUID]) -> list[Sender | None]:
-    rows = await run_sql("SELECT id, updated_at FROM source WHERE id = ANY({})", source_ids)
+    rows = await lookups.fetch("SELECT id, updated_at FROM source WHERE id = ANY($1)", source_ids)
     versions = {row["id"]: row["updated_at"] for row in rows}
     changed = [id for id, version in versions.items() if id not in _kept or _kept[id].version != version]
     loaded = {sender.id: sender for sender in await _load_whole(changed)} if changed else {}
@@ -144,17 +147,17 @@ class _StoredSecret(msgspec.Struct):
 
 async def _load_whole(source_ids: list[UUID]) -> list[Sender]:
     # One statement, so that secrets and schemas are of the version that it reads.
-    rows = await run_sql(
+    rows = await lookups.fetch(
         """SELECT s.id, s.organization, s.scheme, s.settings, s.status, s.body_cap_bytes, s.allowed_networks,
                   s.rate_limit_per_minute, s.on_schema_failure, s.updated_at,
                   (SELECT coalesce(json_agg(json_build_object(
                               'id', k.id, 'ciphertext', encode(k.ciphertext, 'hex'), 'ends_at', k.ends_at,
                               'last_used_at', k.last_used_at) ORDER BY k.id DESC), '[]')
-                   FROM source_secret k WHERE k.source = s.id AND (k.ends_at IS NULL OR k.ends_at > {})) AS secrets,
+                   FROM source_secret k WHERE k.source = s.id AND (k.ends_at IS NULL OR k.ends_at > $1)) AS secrets,
                   (SELECT coalesce(json_object_agg(f.type, f.id) FILTER (WHERE f.given), json_build_object()) FROM (
                        SELECT DISTINCT ON (type) type, id, schema IS NOT NULL AS given
                        FROM signal_schema WHERE source = s.id ORDER BY type, number DESC) f) AS schemas
-           FROM source s WHERE s.id = ANY({})""",
+           FROM source s WHERE s.id = ANY($2)""",
         clock.now(),
         source_ids,
     )
@@ -170,7 +173,7 @@ _compiled: OrderedDict[UUID, SchemaInForce] = OrderedDict()
 async def _compile(schema_ids: set[UUID]) -> None:
     missing = [id for id in schema_ids if id not in _compiled]
     if missing:
-        rows = await run_sql("SELECT id, schema FROM signal_schema WHERE id = ANY({})", missing)
+        rows = await lookups.fetch("SELECT id, schema FROM signal_schema WHERE id = ANY($1)", missing)
         for row in rows:
             validator = validation.compile_schema(msgspec.json.decode(row["schema"]))
             _compiled[row["id"]] = SchemaInForce(row["id"], validator)
@@ -180,7 +183,7 @@ async def _compile(schema_ids: set[UUID]) -> None:
         _compiled.popitem(last=False)
 
 
-def _sender(row: dict[str, Any], schemas_in_force: dict[str, SchemaInForce]) -> Sender:
+def _sender(row: asyncpg.Record, schemas_in_force: dict[str, SchemaInForce]) -> Sender:
     known = row["scheme"] in schemes.SCHEMES
     return Sender(
         id=row["id"],

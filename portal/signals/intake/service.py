@@ -36,7 +36,7 @@ from portal.signals.errors import (
 )
 from portal.signals.intake import flush, limits, refusals
 from portal.signals.intake.flush import Fate, Outcome, Row
-from portal.signals.intake.senders import MOST_KEPT, ActiveSecret, Sender, find_kept, load_sender, stand_in
+from portal.signals.intake.senders import MOST_KEPT, ActiveSecret, Sender, find_kept, load_sender, lookups, stand_in
 from portal.signals.json_schemas import validation
 from portal.signals.metrics import RECEIVE_SECONDS, count_delivery
 from portal.signals.payloads import PayloadUnreadable, parse_payload
@@ -359,8 +359,8 @@ async def _touch_secret(secret: ActiveSecret, now: datetime) -> None:
     """Note that the secret was used, at most once a minute: a row that every delivery updates would be a bottleneck."""
     secret.last_used_at = now
     try:
-        await run_sql(
-            "UPDATE source_secret SET last_used_at = {} WHERE id = {} AND (last_used_at IS NULL OR last_used_at < {})",
+        await lookups.fetch(
+            "UPDATE source_secret SET last_used_at = $1 WHERE id = $2 AND (last_used_at IS NULL OR last_used_at < $3)",
             now,
             secret.id,
             now - ONE_MINUTE,
