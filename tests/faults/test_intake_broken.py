@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -36,9 +35,28 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def deliver(http: httpx.AsyncClient, stack: Stack, delivery: str, **more: Any) -> httpx.Response:
+acknowledged: dict[str, str] = {}
+"""Signal ids by delivery id, of the test that runs."""
+
+
+@pytest.fixture(autouse=True)
+async def what_is_acknowledged_is_stored(stack: Stack) -> AsyncIterator[None]:
+    """After each test every acknowledged delivery is one row, under the id that was answered."""
+    acknowledged.clear()
+    yield
+    rows = await ask(
+        stack, "SELECT external_id, id::text FROM signal WHERE external_id = ANY($1::text[])", list(acknowledged)
+    )
+    assert sorted(rows) == sorted(acknowledged.items())
+
+
+async def deliver(http: httpx.AsyncClient, stack: Stack, delivery: str) -> httpx.Response:
     source, body = stack.example["source"], json.dumps({"action": "none of a rule's", "delivery": delivery}).encode()
-    return await http.post(source["url"], content=body, headers=signed(source["secret"], body, delivery) | more)
+    answer = await http.post(source["url"], content=body, headers=signed(source["secret"], body, delivery))
+    if answer.status_code == 202:
+        signal_id = answer.json()["signal_id"]
+        assert acknowledged.setdefault(delivery, signal_id) == signal_id
+    return answer
 
 
 async def served_again(http: httpx.AsyncClient, stack: Stack) -> None:
@@ -160,8 +178,6 @@ async def test_an_exhausted_pool_stops_reads_but_no_delivery(stack: Stack, crowd
                 assert int(answer.headers["retry-after"]) > 0
             assert time.monotonic() - started < SENDER_GIVES_UP_SECONDS
     await ask(stack, change, None)
-    for delivery, answer in zip(deliveries, answers, strict=True):
-        assert await ask(stack, STORED, delivery) == [(answer.json()["signal_id"],)]
 
 
 async def test_a_hundred_identical_deliveries_at_once_are_one_signal(stack: Stack) -> None:
@@ -171,7 +187,6 @@ async def test_a_hundred_identical_deliveries_at_once_are_one_signal(stack: Stac
     assert {answer.status_code for answer in answers} == {202}
     assert len({answer.json()["signal_id"] for answer in answers}) == 1
     assert [answer.json()["duplicate"] for answer in answers].count(False) == 1
-    assert len(await ask(stack, STORED, delivery)) == 1
 
 
 async def test_a_database_that_hangs_is_answered_503_before_the_sender_gives_up(
@@ -187,8 +202,6 @@ async def test_a_database_that_hangs_is_answered_503_before_the_sender_gives_up(
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in answers)
     again = await asyncio.gather(*(deliver(http, stack, delivery) for delivery in deliveries))
     assert {answer.status_code for answer in again} == {202}
-    for delivery, answer in zip(deliveries, again, strict=True):
-        assert await ask(stack, STORED, delivery) == [(answer.json()["signal_id"],)]
 
 
 async def test_a_full_disk_is_answered_503_and_nothing_is_acknowledged(stack: Stack, http: httpx.AsyncClient) -> None:

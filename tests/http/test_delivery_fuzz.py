@@ -33,9 +33,14 @@ READ_BY_US = [
     b"idempotency-key",
 ]
 NAMES = st.sampled_from(sorted(SIGNED_BY) + READ_BY_US) | st.binary(min_size=1, max_size=20).map(bytes.lower)
-VALUES = st.binary(max_size=60) | st.sampled_from(
-    [b"", b"0", b"-1", b"9" * 400, b"1e9", b"\xb2", b"identity", b"gzip", b"chunked", b"v1,", b"t=1,v1=", b"Basic =="]
-)
+NASTY = [
+    *(b"", b" ", b"\0", b"a\0b", b"\r\n", b"\xff\xfe", "é\U0001f600".encode(), b"a" * 5000),
+    *(b"0", b"-1", b"9" * 400, b"1e9", b"\xb2", "٣".encode()),
+    *(b"identity", b"gzip", b"chunked", b"text/plain; charset=nonsense", b"100-continue"),
+    *(b"v1,", b"v1a,\xff", b"v1,=== v1,", b"t=1,v1=", b"t=\xb2,v1=\xff", b"sha256=", b"sha256=\xff", b"v0=zz"),
+    *(b"Basic ==", b"Basic \xff", b"Basic gICA", b"Bearer", b"Bearer \xff"),
+]
+VALUES = st.binary(max_size=60) | st.sampled_from(NASTY)
 BODIES = st.binary(max_size=200) | st.sampled_from(
     [
         b"",
@@ -70,8 +75,11 @@ def drawn(case: Case) -> Iterator[tuple[bool, bytes, Headers, bytes]]:
         found.append((signed, body, changes, query))
 
     draw()
+    own = {name for name, _ in case.delivery()[0]} | {b"x-correlation-id", b"content-type"}
+    found += [(True, case.body(f"evt-{name}", "paid"), [(name, value)], b"") for name in sorted(own) for value in NASTY]
     for signed, body, changes, query in found:
-        yield signed, (body.hex().encode() + b"=1" if case.scheme == "twilio" else body), changes, query
+        form = case.scheme == "twilio" and not body.startswith(b"MessageSid=")
+        yield signed, (body.hex().encode() + b"=1" if form else body), changes, query
 
 
 async def post(app: Litestar, path: str, query: bytes, headers: Headers, body: bytes) -> tuple[int, Any]:
