@@ -149,7 +149,10 @@ class SignalStatus(StrEnum):
 
 
 class Signal(Table, tablename="signal"):
-    """One authenticated inbound fact. What was received is never changed; only its assessment is."""
+    """One authenticated inbound fact. What was received is never changed; only its assessment is.
+
+    Of what it refers to the database checks one thing at each insert, that source and organisation belong together;
+    the secret and the schema are rows that are never deleted."""
 
     id = columns.key()
     organization = columns.reference(Organization)

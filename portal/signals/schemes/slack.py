@@ -33,7 +33,7 @@ def verify(delivery: Delivery, secrets: Sequence[str], _settings: Any) -> Verifi
 
 def challenge_in(headers: Headers, body: bytes) -> str | None:
     """What an authentic `url_verification` wants to hear back; None for every other delivery."""
-    if not any(name == SETTINGS.header.encode() for name, _ in headers) or b"url_verification" not in body:
+    if b"url_verification" not in body or SETTINGS.header.encode() not in dict(headers):
         return None
     payload = read(body)
     challenge = find(payload, "/challenge") if find(payload, "/type") == "url_verification" else None
