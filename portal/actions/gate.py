@@ -16,13 +16,13 @@ from portal.errors import NotFound
 
 STORED = """
     SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
-           c.chain AS contract_chain, c.organization AS contract_organization, c.name AS contract_name,
+           c.signer AS contract_signer, c.signer_group AS contract_group, c.chain AS contract_chain, c.organization AS contract_organization, c.name AS contract_name,
            s.id AS signer_id, s.name AS signer_name, s.status AS signer_status, s.address AS signer_address,
-           s.organization AS signer_organization,
+           s.organization AS signer_organization, s.signer_group,
            v.number AS policy_number, v.approvals_required, p.organization AS policy_organization
     FROM action a
     JOIN contract c ON c.id = a.contract
-    JOIN signer s ON s.id = c.signer
+    JOIN signer s ON s.id = a.signer
     JOIN policy_version v ON v.id = a.policy_version
     JOIN policy p ON p.id = v.policy
     WHERE a.id = {} FOR SHARE OF a, c, s
@@ -77,6 +77,9 @@ def _check_contract(row: dict[str, Any]) -> None:
 def _check_signer(row: dict[str, Any]) -> None:
     if row["signer_organization"] != row["organization"]:
         raise GateRefused("The signer belongs to another organisation than the action.")
+    of_group = row["contract_group"] is not None and row["contract_group"] == row["signer_group"]
+    if row["signer_id"] != row["contract_signer"] and not of_group:
+        raise GateRefused(f"The signer {row['signer_name']} does not send for {row['contract_name']} any more.")
     if row["signer_status"] != SignerStatus.ACTIVE:
         raise GateRefused(f"The signer {row['signer_name']} is {row['signer_status']}.")
 

@@ -42,6 +42,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     decimals: int | None
     chain_id: int
     currency: str
+    signer_id: UUID
     signer_address: str
     signer_name: str
     signer_status: str
@@ -158,7 +159,7 @@ async def _find_targets(contract_ids: Collection[UUID]) -> dict[tuple[UUID, UUID
     rows = await run_sql(
         """SELECT c.organization, c.id AS contract_id, c.name AS contract_name, c.status, c.address, c.abi,
                   c.allowed_functions, c.symbol, c.decimals, c.chain AS chain_id, chain.currency,
-                  s.address AS signer_address, s.name AS signer_name, s.status AS signer_status
+                  s.id AS signer_id, s.address AS signer_address, s.name AS signer_name, s.status AS signer_status
            FROM contract c JOIN signer s ON s.id = c.signer JOIN chain ON chain.id = c.chain
            WHERE c.id = ANY({}::uuid[])""",
         list(contract_ids),
@@ -235,6 +236,7 @@ def _row(prepared: PreparedCall, names: dict[str, str]) -> dict[str, Any]:
         "end_user": call.end_user_id,
         "contract": target.contract_id,
         "chain": target.chain_id,
+        "signer": target.signer_id,
         "function": encoded.function,
         "arguments": msgspec.json.encode(encoded.arguments).decode(),
         "to_address": prepared.to,
@@ -254,12 +256,13 @@ async def _insert(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not rows:
         return []
     return await run_sql(
-        """INSERT INTO action (id, organization, signal, rule, rule_version, end_user, contract, chain, function,
+        """INSERT INTO action (id, organization, signal, rule, rule_version, end_user, contract, chain, signer,
+                               function,
                                arguments, to_address, calldata, value_wei, digest, policy_version, summary,
                                proposed_by, correlation_id, proposed_at, expires_at, status)
            SELECT made.*, {}
            FROM unnest({}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::bigint[],
-                       {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[], {}::uuid[],
+                       {}::uuid[], {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[], {}::uuid[],
                        {}::text[], {}::uuid[], {}::text[], {}::timestamptz[], {}::timestamptz[]) AS made
            ON CONFLICT (signal, rule) DO NOTHING RETURNING id""",
         ActionStatus.PROPOSED.value,

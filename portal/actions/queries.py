@@ -26,7 +26,7 @@ SELECT = """
     FROM action a
     JOIN contract c ON c.id = a.contract
     JOIN chain ON chain.id = a.chain
-    JOIN signer s ON s.id = c.signer
+    JOIN signer s ON s.id = a.signer
     JOIN policy_version v ON v.id = a.policy_version
     JOIN policy p ON p.id = v.policy
     LEFT JOIN rule_version rv ON rv.id = a.rule_version

@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 CALLS = """
     SELECT a.id, a.chain, a.contract, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
-    FROM action a JOIN contract c ON c.id = a.contract JOIN signer s ON s.id = c.signer
+    FROM action a JOIN contract c ON c.id = a.contract JOIN signer s ON s.id = a.signer
     WHERE a.status = 'proposed'
 """
 

@@ -6,7 +6,7 @@ from piccolo.constraints import Check, Unique
 from piccolo.table import Table
 
 from portal.accounts.tables import EndUser, Member, Organization
-from portal.chain.tables import Chain, Contract
+from portal.chain.tables import Chain, Contract, Signer
 from portal.db import columns
 from portal.signals.tables import Signal
 
@@ -31,10 +31,19 @@ class PolicyVersion(Table, tablename="policy_version"):
     approvals_required = columns.integer()
     """0 approves automatically once the simulation succeeds."""
     expires_after_seconds = columns.integer()
+    execute_within_seconds = columns.integer(default=86_400)
+    """After its approval an action is carried out within this time or not at all."""
+    most_cost_wei = columns.amount(null=True)
+    """The most that one action may cost, value and gas; null is no limit but the engine's own."""
+    most_cost_a_day_wei = columns.amount(null=True)
+    """The most that all actions under this policy may cost on one chain within 24 hours; null is no limit."""
     created_at = columns.moment()
 
     one_policy_version = Unique(["policy", "number"])
-    is_sensible = Check("approvals_required BETWEEN 0 AND 20 AND expires_after_seconds BETWEEN 60 AND 31536000")
+    is_sensible = Check(
+        "approvals_required BETWEEN 0 AND 20 AND expires_after_seconds BETWEEN 60 AND 31536000 "
+        "AND execute_within_seconds BETWEEN 60 AND 31536000"
+    )
 
 
 class ActionStatus(StrEnum):
@@ -56,6 +65,8 @@ class Action(Table, tablename="action"):
     end_user = columns.reference(EndUser, null=True, index=True)
     contract = columns.reference(Contract)
     chain = columns.reference(Chain)
+    signer = columns.reference(Signer)
+    """The one that sends it, chosen when it was proposed."""
     function = columns.text()
     """Canonical signature, `mint(address,uint256)`; `constructor(...)` deploys."""
     arguments = columns.json()

@@ -5,6 +5,7 @@ forgotten value an error where Piccolo would store an empty one.
 """
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -45,8 +46,8 @@ def reference(table: type[Table] | str, *, null: bool = False, index: bool = Fal
     )
 
 
-def text(*, null: bool = False, unique: bool = False, index: bool = False) -> columns.Text:
-    return columns.Text(default=None, null=null, unique=unique, index=index)
+def text(*, null: bool = False, unique: bool = False, index: bool = False, default: str | None = None) -> columns.Text:
+    return columns.Text(default=default, null=null, unique=unique, index=index)
 
 
 def moment(*, null: bool = False, index: bool = False) -> columns.Timestamptz:
@@ -58,9 +59,9 @@ def integer(*, null: bool = False, default: int | None = None) -> columns.BigInt
     return columns.BigInt(default=default, null=null)
 
 
-def amount(*, null: bool = False) -> columns.Numeric:
+def amount(*, null: bool = False, default: int | None = None) -> columns.Numeric:
     """Wei or token units: `NUMERIC(78,0)` holds every uint256. Read it as `Decimal`, use it as `int`."""
-    return columns.Numeric(digits=(78, 0), default=None, null=null)
+    return columns.Numeric(digits=(78, 0), default=None if default is None else Decimal(default), null=null)
 
 
 def binary(*, null: bool = False, unique: bool = False) -> columns.Bytea:

@@ -1,4 +1,4 @@
-"""Takes over approved actions: each gets exactly one transaction, in the lane of its contract's signer."""
+"""Takes over approved actions: each gets exactly one transaction, in the lane of its signer."""
 
 from typing import Any
 from uuid import UUID
@@ -34,9 +34,9 @@ async def queue_approved() -> int:
 async def _queue_batch(actor: Actor) -> int:
     async with transaction():
         actions = await run_sql(
-            """SELECT a.id, a.chain, a.correlation_id, k.signer FROM action a JOIN contract k ON k.id = a.contract
+            """SELECT a.id, a.chain, a.correlation_id, a.signer FROM action a
                WHERE a.organization = {} AND a.status = 'approved' AND a.queued_at IS NULL
-               ORDER BY a.decided_at, a.id LIMIT {} FOR NO KEY UPDATE OF a SKIP LOCKED""",
+               ORDER BY a.decided_at, a.id LIMIT {} FOR NO KEY UPDATE SKIP LOCKED""",
             actor.organization_id,
             BATCH,
         )

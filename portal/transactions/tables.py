@@ -5,14 +5,14 @@ from enum import StrEnum
 from piccolo.constraints import Check, Unique
 from piccolo.table import Table
 
-from portal.accounts.tables import Organization
+from portal.accounts.tables import Member, Organization
 from portal.actions.tables import Action
 from portal.chain.tables import Chain, Signer
 from portal.db import columns
 
 
 class Lane(Table, tablename="lane"):
-    """The ordered nonces of one signer on one chain; its row lock makes one writer."""
+    """The ordered nonces of one signer on one chain; whoever holds its lease is its one writer."""
 
     id = columns.key()
     organization = columns.reference(Organization)
@@ -20,6 +20,12 @@ class Lane(Table, tablename="lane"):
     chain = columns.reference(Chain)
     next_nonce = columns.integer(null=True)
     """Null until seeded from the chain; from then on ours, never lowered by what a node says."""
+    held_by = columns.uuid(null=True)
+    """The pass of a worker that writes in this lane now."""
+    held_until = columns.moment(null=True)
+    """By the database's clock; from then on another may take the lane."""
+    fence = columns.integer(default=0)
+    """Rises with each taking of the lane: whoever holds an older one changes nothing any more."""
 
     one_lane = Unique(["signer", "chain"])
 
@@ -29,6 +35,10 @@ class TransactionStatus(StrEnum):
     NONCED = "nonced"
     SIGNED = "signed"
     BROADCAST = "broadcast"
+    CLOSING = "closing"
+    """A transaction that does nothing is sent at its nonce, because it was cancelled, has expired or may not be sent."""
+    SUSPECT = "suspect"
+    """The chain has used up its nonce, and no receipt of ours is there yet."""
     MINED = "mined"
     CONFIRMED = "confirmed"
     FINALIZED = "finalized"
@@ -36,12 +46,26 @@ class TransactionStatus(StrEnum):
     """The gate at signing found a difference to what was approved. Holds no nonce."""
     REJECTED = "rejected"
     """The node refused the bytes for good before they were ever sent. Holds no nonce."""
+    EXPIRED = "expired"
+    """Its time ran out before it had a nonce."""
+    CANCELLED = "cancelled"
+    """Somebody cancelled it before it had a nonce."""
+    DISPLACED = "displaced"
+    """Another program has used the key: a transaction that is not ours is final at its nonce."""
 
 
 class Outcome(StrEnum):
     OK = "ok"
     REVERTED = "reverted"
     CANCELLED = "cancelled"
+    """The one that does nothing was mined."""
+
+
+class ClosingReason(StrEnum):
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+    """The gate refused it after it had got its nonce."""
 
 
 class Transaction(Table, tablename="transaction"):
@@ -58,6 +82,18 @@ class Transaction(Table, tablename="transaction"):
     reason = columns.text(null=True)
     """Why it waits, or was refused or rejected, as a sentence; null while it moves."""
     revert_reason = columns.text(null=True)
+    closing_reason = columns.text(null=True)
+    """`cancelled`, `expired` or `refused`: why its nonce is closed; it stays when the call was mined first."""
+    cancel_requested_at = columns.moment(null=True)
+    hurry_requested_at = columns.moment(null=True)
+    """Somebody wants its fees raised now; null again once they are."""
+    execute_before = columns.moment(null=True)
+    """By the chain's clock; from then on it is not carried out any more."""
+    suspect_since = columns.moment(null=True)
+    suspect_reads = columns.integer(default=0)
+    """How often a node said since that the nonce is used and has no receipt of ours."""
+    evidence = columns.json(null=True)
+    """Of a displaced one: `{"finalized_number", "finalized_hash", "transaction_count", "endpoints"}`."""
     block_number = columns.integer(null=True)
     block_hash = columns.text(null=True)
     mined_hash = columns.text(null=True)
@@ -77,7 +113,15 @@ class Transaction(Table, tablename="transaction"):
     one_transaction = Unique(["action"])
     one_use_of_a_nonce = Unique(["lane", "nonce"])
     status_is_known = columns.one_of("status", TransactionStatus)
+    closing_reason_is_known = columns.one_of("closing_reason", ClosingReason)
     outcome_is_known = Check("outcome IS NULL OR outcome IN ('ok', 'reverted', 'cancelled')")
+
+
+class AttemptKind(StrEnum):
+    CALL = "call"
+    """What was approved."""
+    NOOP = "noop"
+    """Sends nothing to its own address, so that the nonce is used up."""
 
 
 class Attempt(Table, tablename="attempt"):
@@ -86,14 +130,56 @@ class Attempt(Table, tablename="attempt"):
     id = columns.key()
     organization = columns.reference(Organization)
     transaction = columns.reference(Transaction, index=True)
+    kind = columns.text(default="call")
     hash = columns.text(unique=True)
     raw_bytes = columns.binary(unique=True)
     gas_limit = columns.integer()
     max_fee_wei = columns.amount()
-    """EIP-1559 `maxFeePerGas`."""
+    """EIP-1559 `maxFeePerGas`, or the gas price of a legacy one."""
     max_priority_fee_wei = columns.amount()
+    is_legacy = columns.flag(default=False)
     signed_at = columns.moment()
+    signed_at_block = columns.integer(null=True)
+    """The newest block when it was signed."""
     first_sent_at = columns.moment(null=True)
     last_sent_at = columns.moment(null=True)
     last_answer = columns.text(null=True)
     """What the node said last, if it was not plain acceptance."""
+
+    kind_is_known = columns.one_of("kind", AttemptKind)
+
+
+class PauseScope(StrEnum):
+    ORGANIZATION = "organization"
+    CHAIN = "chain"
+    CONTRACT = "contract"
+    SIGNER = "signer"
+
+
+class Pause(Table, tablename="pause"):
+    """While it lasts, nothing new is signed or sent within its scope; what is out is followed all the same."""
+
+    id = columns.key()
+    organization = columns.reference(Organization)
+    scope = columns.text()
+    subject = columns.text()
+    """The id of what is paused."""
+    reason = columns.text()
+    begun_by = columns.text()
+    """The label of whoever stopped it."""
+    begun_at = columns.moment()
+    ended_at = columns.moment(null=True)
+
+    scope_is_known = columns.one_of("scope", PauseScope)
+
+
+class Resumption(Table, tablename="resumption"):
+    """One member's vote to end a pause: one stops, going on needs as many as an approval."""
+
+    id = columns.key()
+    organization = columns.reference(Organization)
+    pause = columns.reference(Pause)
+    member = columns.reference(Member)
+    voted_at = columns.moment()
+
+    one_vote = Unique(["pause", "member"])
