@@ -92,13 +92,9 @@ DESCRIPTION = "Leases, closing, pauses, fee settings, kinds of signers"
 
 
 async def forwards():
-    manager = MigrationManager(
-        migration_id=ID, app_name="portal", description=DESCRIPTION
-    )
+    manager = MigrationManager(migration_id=ID, app_name="portal", description=DESCRIPTION)
 
-    manager.add_table(
-        class_name="Resumption", tablename="resumption", schema=None, columns=None
-    )
+    manager.add_table(class_name="Resumption", tablename="resumption", schema=None, columns=None)
 
     manager.add_table(
         class_name="SignerGroup",
@@ -107,9 +103,7 @@ async def forwards():
         columns=None,
     )
 
-    manager.add_table(
-        class_name="Pause", tablename="pause", schema=None, columns=None
-    )
+    manager.add_table(class_name="Pause", tablename="pause", schema=None, columns=None)
 
     manager.add_column(
         table_class_name="Resumption",
@@ -506,9 +500,7 @@ async def forwards():
         tablename="pause",
         constraint_name="scope_is_known",
         constraint_class=Check,
-        params={
-            "condition": "scope IN ('organization', 'chain', 'contract', 'signer')"
-        },
+        params={"condition": "scope IN ('organization', 'chain', 'contract', 'signer')"},
         schema=None,
     )
 
@@ -1266,9 +1258,7 @@ async def forwards():
         tablename="chain",
         constraint_name="moves_on",
         constraint_class=Check,
-        params={
-            "condition": "stuck_blocks >= 1 AND in_flight_limit BETWEEN 1 AND 16 AND final_depth >= confirmations"
-        },
+        params={"condition": "stuck_blocks >= 1 AND in_flight_limit BETWEEN 1 AND 16 AND final_depth >= confirmations"},
         schema=None,
     )
 
@@ -1295,9 +1285,7 @@ async def forwards():
         tablename="transaction",
         constraint_name="closing_reason_is_known",
         constraint_class=Check,
-        params={
-            "condition": "closing_reason IN ('cancelled', 'expired', 'refused')"
-        },
+        params={"condition": "closing_reason IN ('cancelled', 'expired', 'refused')"},
         schema=None,
     )
 

@@ -7,9 +7,7 @@ DESCRIPTION = "Every action has its signer"
 
 
 async def forwards():
-    manager = MigrationManager(
-        migration_id=ID, app_name="portal", description=DESCRIPTION
-    )
+    manager = MigrationManager(migration_id=ID, app_name="portal", description=DESCRIPTION)
 
     manager.alter_column(
         table_class_name="Action",

@@ -262,8 +262,8 @@ async def _insert(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                                proposed_by, correlation_id, proposed_at, expires_at, status)
            SELECT made.*, {}
            FROM unnest({}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::bigint[],
-                       {}::uuid[], {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[], {}::uuid[],
-                       {}::text[], {}::uuid[], {}::text[], {}::timestamptz[], {}::timestamptz[]) AS made
+                       {}::uuid[], {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[],
+                       {}::uuid[], {}::text[], {}::uuid[], {}::text[], {}::timestamptz[], {}::timestamptz[]) AS made
            ON CONFLICT (signal, rule) DO NOTHING RETURNING id""",
         ActionStatus.PROPOSED.value,
         *([row[name] for row in rows] for name in rows[0]),

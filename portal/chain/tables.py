@@ -110,7 +110,7 @@ class Signer(Table, tablename="signer"):
     encrypted_key = columns.binary(null=True)
     """Of a local one."""
     sealed_with = columns.text(null=True)
-    """The id of the key that `encrypted_key` is sealed with: a digest of that key, from before it was rotated or since."""
+    """The id of the key that `encrypted_key` is sealed with, a digest of it: the worker's key may have been rotated."""
     key_reference = columns.text(null=True)
     """Of a remote one: the id or ARN of the KMS key, or the base address of the signing service."""
     trouble = columns.text(null=True)

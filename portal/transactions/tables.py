@@ -36,7 +36,7 @@ class TransactionStatus(StrEnum):
     SIGNED = "signed"
     BROADCAST = "broadcast"
     CLOSING = "closing"
-    """A transaction that does nothing is sent at its nonce, because it was cancelled, has expired or may not be sent."""
+    """One that does nothing is sent at its nonce, because it was cancelled, has expired or may not be sent."""
     SUSPECT = "suspect"
     """The chain has used up its nonce, and no receipt of ours is there yet."""
     MINED = "mined"

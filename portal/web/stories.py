@@ -102,13 +102,18 @@ def is_settled(action: ActionView, transaction: TransactionView | None) -> bool:
 def stages(action: ActionView, transaction: TransactionView | None) -> list[Stage]:
     """How far the action is; an empty list for one that was ended by people or by its deadline."""
     state = current_state(action, transaction)
-    if state in ("rejected", "expired", "cancelled"):
+    if state in ("rejected", "expired", "cancelled", "displaced"):
         return []
     if state == "reverted":
         return [*(Stage(word, "done") for _, word, _ in STAGES[:3]), Stage("Reverted", "failed")]
     if state == "refused":
         return [*(Stage(word, "done") for _, word, _ in STAGES[:2]), Stage("Refused", "failed")]
-    reached = {"queued": "approved", "nonced": "approved", "signed": "approved"}.get(state, state)
+    before = {
+        **dict.fromkeys(("queued", "nonced", "signed"), "approved"),
+        "closing": "broadcast",
+        "suspect": "broadcast",
+    }
+    reached = before.get(state, state)
     done = [key for key, _, _ in STAGES].index(reached) + 1
     next_mark = "wait" if state == "proposed" else "now"
     return [

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from portal.chain.send_answers import SendKind
 from portal.transactions.answers import AFTER_FIRST_SEND, Step, hold_reason, may_be_out
-from portal.transactions.states import MOVES, TERMINAL, UNMINED, depth, may_move
+from portal.transactions.states import MOVES, TERMINAL, UNMINED, UNSIGNED_ENDS, depth, may_move
 from portal.transactions.tables import TransactionStatus as Status
 
 INCLUDED = {Status.MINED, Status.CONFIRMED, Status.FINALIZED}
@@ -30,7 +30,7 @@ def test_every_state_has_its_moves_and_every_state_can_be_reached() -> None:
 
 
 def test_the_terminal_states_are_these() -> None:
-    assert {Status.FINALIZED, Status.REFUSED, Status.REJECTED} == TERMINAL
+    assert {Status.FINALIZED, Status.DISPLACED, Status.REJECTED, *UNSIGNED_ENDS} == TERMINAL
 
 
 @given(WALKS)
@@ -51,8 +51,8 @@ def test_a_nonce_is_claimed_at_most_once(wanted: list[Status]) -> None:
 def test_what_may_have_been_sent_is_never_given_up(wanted: list[Status]) -> None:
     path = walk(wanted)
     if Status.BROADCAST in path:
-        assert not {Status.REFUSED, Status.REJECTED} & set(path)
-        assert path[-1] in UNMINED | INCLUDED
+        assert not {Status.REJECTED, *UNSIGNED_ENDS} & set(path)
+        assert path[-1] in UNMINED | INCLUDED | {Status.DISPLACED}
 
 
 @given(WALKS)
@@ -68,11 +68,17 @@ def test_final_comes_only_after_mined_and_confirmed(wanted: list[Status]) -> Non
 
 
 @given(WALKS)
-def test_a_reorganisation_leads_back_to_broadcast_only(wanted: list[Status]) -> None:
+def test_a_displacement_is_suspected_first(wanted: list[Status]) -> None:
+    path = walk(wanted)
+    assert Status.DISPLACED not in path or path[-2] == Status.SUSPECT
+
+
+@given(WALKS)
+def test_a_reorganisation_leads_back_to_what_is_out(wanted: list[Status]) -> None:
     path = walk(wanted)
     for before, after in pairwise(path):
         if before in INCLUDED and after not in INCLUDED:
-            assert after == Status.BROADCAST
+            assert after in (Status.BROADCAST, Status.CLOSING)
 
 
 def test_depth_counts_the_block_itself() -> None:
