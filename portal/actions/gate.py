@@ -16,7 +16,8 @@ from portal.errors import NotFound
 
 STORED = """
     SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
-           c.signer AS contract_signer, c.signer_group AS contract_group, c.chain AS contract_chain, c.organization AS contract_organization, c.name AS contract_name,
+           c.signer AS contract_signer, c.signer_group AS contract_group, c.chain AS contract_chain,
+           c.organization AS contract_organization, c.name AS contract_name,
            s.id AS signer_id, s.name AS signer_name, s.status AS signer_status, s.address AS signer_address,
            s.organization AS signer_organization, s.signer_group,
            v.number AS policy_number, v.approvals_required, p.organization AS policy_organization
