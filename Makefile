@@ -1,4 +1,4 @@
-# All the commands there are: make install, up, test, bench, lint, lock.
+# All the commands there are: make install, up, test, coverage, bench, lint, lock.
 PYTHON ?= python3
 NPM_FLAGS ?= --no-audit --no-fund
 PYTEST_FLAGS ?=
@@ -18,7 +18,7 @@ file.write_text(json.dumps(lock, indent=2) + "\n")
 endef
 export STRIP_ADDRESSES
 
-.PHONY: install up test bench lint lock
+.PHONY: install up test coverage bench lint lock
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.portal node_modules/.installed
@@ -27,7 +27,11 @@ up: install
 	@exec $(BIN)/portal up --quickstart
 
 test: install $(VENV)/.tests $(VENV)/.chromium
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup --cov --cov-report=term:skip-covered $(PYTEST_FLAGS)
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_FLAGS)
+
+# Tracing makes everything nearly twice as slow, so it is not part of every run.
+coverage: PYTEST_FLAGS += --cov --cov-report=term:skip-covered
+coverage: test
 
 # Figures, no verdict: a table, and var/bench.json. BENCH=history or BENCH=assess measures those instead of the intake.
 bench: install $(VENV)/.tests

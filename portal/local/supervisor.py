@@ -182,14 +182,14 @@ class Supervisor:
         self.keepers.append(asyncio.create_task(self._keep(name, prepare)))
 
     async def _keep(self, name: str, prepare: Callable[[], Part]) -> None:
-        """Start `name` again whenever it ends; while the portal is not up yet, an end is a failure."""
+        """Start `name` again whenever it ends; an end is a failure while the portal is not up yet, or for a setting."""
         backoff = FIRST_BACKOFF_SECONDS
         while True:
             child, started = self.children[name], time.monotonic()
             code = await child.wait()
             if self.stopping:
                 return
-            if not self.healthy:
+            if not self.healthy or code == SETTING_EXIT_CODE:
                 failure = SettingInvalid if code == SETTING_EXIT_CODE else PartFailed
                 if not self.failed.done():
                     self.failed.set_exception(failure(f"{name} ended. {child.last_words()} (Its log: {child.log})"))

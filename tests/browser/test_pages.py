@@ -16,6 +16,8 @@ pytestmark = pytest.mark.browser
 
 AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+RULES_OF_A_LOOK = {"light": RULES, "dark": ["color-contrast"], "phone": RULES}
+"""In the dark only colours differ from the page that was checked in the light."""
 PICTURES = ROOT / "var" / "pictures"
 README_PICTURE = ROOT / "docs" / "action.png"
 LOOKS: dict[str, dict[str, Any]] = {
@@ -76,8 +78,9 @@ def signals_in_trouble(stack: Stack, desk: str) -> dict[str, str]:
 class Visit:
     """One page as one look shows it, with everything the browser complained about."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, look: str) -> None:
         self.page = page
+        self.rules = RULES_OF_A_LOOK[look]
         self.complaints: list[str] = []
         page.on("console", lambda message: self.complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -95,7 +98,7 @@ class Visit:
         picture.parent.mkdir(parents=True, exist_ok=True)
         await self.page.screenshot(path=picture, full_page=True)
         found = await self.page.evaluate(
-            f"async () => {{ {AXE}; return await axe.run(document, {{runOnly: {RULES}}}) }}"
+            f"async () => {{ {AXE}; return await axe.run(document, {{runOnly: {self.rules}}}) }}"
         )
         problems = [
             f"axe {violation['id']}: {node['html'][:160]}"
@@ -112,7 +115,7 @@ class Visit:
 @pytest.mark.parametrize("look", LOOKS)
 async def test_every_page_of_a_member(stack: Stack, browser: Browser, member: dict[str, Any], look: str) -> None:
     context = await browser.new_context(base_url=stack.base_url, storage_state=member, bypass_csp=False, **LOOKS[look])
-    visit = Visit(await context.new_page())
+    visit = Visit(await context.new_page(), look)
     problems: list[str] = []
     for name, path in pages_of_a_member(stack).items():
         problems += await visit.check(path, PICTURES / look / f"{name}.png")
@@ -123,7 +126,7 @@ async def test_every_page_of_a_member(stack: Stack, browser: Browser, member: di
 @pytest.mark.parametrize("look", LOOKS)
 async def test_every_page_of_a_stranger(stack: Stack, browser: Browser, look: str) -> None:
     context = await browser.new_context(base_url=stack.base_url, **LOOKS[look])
-    visit = Visit(await context.new_page())
+    visit = Visit(await context.new_page(), look)
     problems = await visit.check("/login", PICTURES / look / "login.png")
     problems += await visit.check("/setup", PICTURES / look / "setup.png")
     await context.close()

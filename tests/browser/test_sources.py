@@ -104,7 +104,7 @@ async def test_every_page_of_a_source(
     stack: Stack, browser: Browser, member: dict[str, Any], troubled: dict[str, str], look: str
 ) -> None:
     context = await browser.new_context(base_url=stack.base_url, storage_state=member, **LOOKS[look])
-    visit = Visit(await context.new_page())
+    visit = Visit(await context.new_page(), look)
     problems: list[str] = []
     for name, path in troubled.items():
         problems += await visit.check(path, PICTURES / look / f"{name}.png")
@@ -119,7 +119,7 @@ async def test_what_comes_of_a_form_is_as_sound_as_the_form(
     """Answers to what was posted: recognised or not, wrong, tried, made."""
     context = await browser.new_context(base_url=stack.base_url, storage_state=member, **LOOKS[look])
     page = await context.new_page()
-    visit, problems = Visit(page), list[str]()
+    visit, problems = Visit(page, look), list[str]()
 
     async def look_at(name: str) -> None:
         await page.wait_for_load_state()

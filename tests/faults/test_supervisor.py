@@ -423,10 +423,11 @@ def test_parts_given_by_setting_are_used_and_another_chain_is_refused(tmp_path: 
                 given = {"PORTAL_DATABASE_URL": f"{server}/{name}", "PORTAL_CHAIN_RPC_URLS": node.rpc_urls}
                 running = Up(tmp_path / "data", **given)
                 assert running.said().count("by setting") == 2
-                assert running.stop() == 0
                 assert not (tmp_path / "data" / "postgres").exists()
-            with running_anvil(block_time=1) as node:
-                given["PORTAL_CHAIN_RPC_URLS"] = node.rpc_urls
+            with running_anvil(block_time=1, port=node.port):
+                os.kill(running.pid("worker"), signal.SIGKILL)
+                assert running.process.wait(60) == 2
+                assert "another chain" in " ".join(running.said().split())
                 refused = run_portal("up", "--port", str(free_port()), "--data", str(tmp_path / "data"), **given)
             assert refused.returncode == 2
             assert "another chain" in refused.stderr
