@@ -1,4 +1,4 @@
-"""One pass over the lanes: in each, transactions are signed and sent one after the other, in the order of their nonces.
+"""One pass over the lanes: in each, transactions are signed and sent in the order of their nonces, then pushed on.
 
 Lanes run side by side, so that a chain or a signer that is stuck stops nobody else.
 """
@@ -12,6 +12,7 @@ from portal.chain.rpc import Node, NodeUnavailable, get_node
 from portal.db.engine import run_sql
 from portal.logging import get_logger
 from portal.transactions.moves import Work, hold, list_work
+from portal.transactions.pushing import push
 from portal.transactions.sending import send_first
 from portal.transactions.signing import IN_FLIGHT_LIMIT, quote, sign_nonced, sign_queued
 
@@ -23,10 +24,11 @@ STEPS_A_PASS = 200
 CANDIDATES = 20
 
 LANES_WITH_WORK = """
-    SELECT l.id, l.chain, l.next_nonce, s.address FROM lane l
+    SELECT l.id, l.chain, l.next_nonce, s.address, c.head_number FROM lane l
     JOIN signer s ON s.id = l.signer JOIN chain c ON c.id = l.chain
     WHERE c.paused_at IS NULL AND s.address IS NOT NULL
-      AND EXISTS (SELECT FROM transaction t WHERE t.lane = l.id AND t.status IN ('queued', 'nonced', 'signed'))
+      AND EXISTS (SELECT FROM transaction t
+                  WHERE t.lane = l.id AND t.status IN ('queued', 'nonced', 'signed', 'broadcast'))
 """
 
 
@@ -64,6 +66,7 @@ async def _run_lane(lane: dict[str, Any], down: set[int]) -> int:
             if not await send_first(work, node):
                 break
             sent += 1
+        await push(lane, node)
     except NodeUnavailable as error:
         down.add(lane["chain"])
         for work in await list_work(

@@ -1,12 +1,11 @@
 """Follows what was sent until the chain can no longer undo it.
 
 A receipt counts only while its block is the canonical one at its height. A missing receipt proves nothing. What a
-reorganisation undid goes back to `broadcast`, and its same bytes are sent again.
+reorganisation undid goes back to `broadcast`, and counts as not sent: a pass of its lane sends the same bytes again.
 """
 
 import asyncio
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,15 +15,12 @@ from piccolo.columns import Column
 from portal import clock
 from portal.chain.queries import get_abi
 from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_node
-from portal.chain.send_answers import SendKind
 from portal.chain.service import record_head
 from portal.db.engine import run_sql, transaction, try_advisory_lock
 from portal.db.notices import announce
 from portal.logging import get_logger
 from portal.transactions.deployments import end_deployment
 from portal.transactions.moves import Work, correlated, list_work, move
-from portal.transactions.sending import send_again
-from portal.transactions.signing import sign_replacement
 from portal.transactions.states import depth
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status
@@ -32,18 +28,6 @@ from portal.transactions.tables import TransactionStatus as Status
 log = get_logger(__name__)
 FINAL_DEPTH = 64
 """Blocks after which a block counts as final on a chain whose node has no `finalized` tag."""
-SEND_AGAIN_AFTER = timedelta(seconds=30)
-STUCK_BLOCKS = 5
-"""Blocks that an attempt may be passed over before its fees are raised."""
-STUCK_FOR = timedelta(seconds=20)
-"""And the least time, for chains with many blocks a second."""
-
-WAITING = """
-    SELECT t.id, newest.last_sent_at, newest.signed_at, t.nonce = min(t.nonce) OVER (PARTITION BY t.lane) AS leads
-    FROM transaction t JOIN lane l ON l.id = t.lane
-    JOIN LATERAL (SELECT * FROM attempt a WHERE a.transaction = t.id ORDER BY a.max_fee_wei DESC LIMIT 1) newest ON true
-    WHERE l.chain = {} AND t.status = 'broadcast'
-"""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -85,7 +69,6 @@ async def _watch_chain(chain: dict[str, Any]) -> int:
         kept, undone = await _check_included(included, node)
         mined = await _find_receipts(chain["id"], node)
         deeper = await _deepen(kept | mined, view)
-        await _push(chain["id"], node, view, undone)
         if head.number != chain["head_number"]:
             for organization_id in {work.organization_id for work in included}:
                 announce("transaction", organization_id)  # the confirmations of what it has included are other ones
@@ -128,6 +111,8 @@ async def _undo(work: Work, canonical_hash: str) -> None:
             undone_block=work.block_hash,
             canonical_block=canonical_hash,
         )
+        if moved:
+            await run_sql("UPDATE attempt SET last_sent_at = NULL WHERE transaction = {}", work.id)
     if moved:
         with correlated(work):
             log.warning("transaction.reorganised", block_number=work.block_number, undone_block=work.block_hash)
@@ -248,32 +233,6 @@ async def _confirm(work: Work, view: View) -> bool:
         if moved:
             await end_deployment(work, work.contract_address if work.outcome == Outcome.OK else None)
     return moved
-
-
-async def _push(chain_id: int, node: Node, view: View, undone: set[UUID]) -> None:
-    """Raise the fees of what each lane is stuck at, and send again what was undone or not been seen for a while."""
-    waiting = await run_sql(WAITING, chain_id)
-    if not waiting:
-        return
-    now = clock.now()
-    stuck_before = min(await _time_of_block(node, view.head.number - STUCK_BLOCKS), now - STUCK_FOR)
-    stuck = [row["id"] for row in waiting if row["leads"] and row["signed_at"] < stuck_before]
-    quiet = [
-        row["id"]
-        for row in waiting
-        if row["id"] in undone or row["last_sent_at"] is None or row["last_sent_at"] < now - SEND_AGAIN_AFTER
-    ]
-    for work in await list_work("WHERE t.id = ANY({}) AND t.status = 'broadcast' ORDER BY t.nonce", stuck + quiet):
-        if (work.id in stuck and await sign_replacement(work, node)) or work.id in quiet:
-            answer = await send_again(work, node)
-            if answer is SendKind.UNAVAILABLE:
-                return  # the others would wait as long for the same node
-
-
-async def _time_of_block(node: Node, number: int) -> datetime:
-    """When the block was made; for one that is not there, the beginning of time."""
-    block = (await node.blocks([max(0, number)]))[0]
-    return datetime.fromtimestamp(block.timestamp if block else 0, UTC)
 
 
 async def _canonical_hashes(numbers: Iterable[int | None], node: Node) -> dict[int, str]:

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from portal.chain.rpc import Node, NodeUnavailable
 from portal.chain.send_answers import SendAnswer, SendKind
-from portal.transactions import watching
+from portal.transactions import pushing
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome, TransactionStatus
 from tests.actions import settings_chain
@@ -41,16 +41,22 @@ async def play(cast: Cast, node: Anvil) -> Play:
 @pytest.fixture
 def impatient(monkeypatch: Patch) -> None:
     """What is not seen is sent again at once."""
-    monkeypatch.setattr(watching, "SEND_AGAIN_AFTER", timedelta(0))
+    monkeypatch.setattr(pushing, "SEND_AGAIN_AFTER", timedelta(0))
 
 
 @pytest.fixture
 def stuck_at_once(node: Anvil, monkeypatch: Patch) -> None:
     """Whatever is sent was passed over already: the newest block is an hour ahead, and no block more is waited for."""
-    monkeypatch.setattr(watching, "STUCK_BLOCKS", 0)
-    monkeypatch.setattr(watching, "STUCK_FOR", timedelta(0))
+    monkeypatch.setattr(pushing, "STUCK_BLOCKS", 0)
+    monkeypatch.setattr(pushing, "STUCK_FOR", timedelta(0))
     node.rpc("evm_increaseTime", 3600)
     node.mine()
+
+
+async def push() -> None:
+    """What the watcher's next look and the lanes' next pass do about it."""
+    await watch_chains()
+    await run_lanes()
 
 
 def in_pool(play: Play) -> dict[int, list[str]]:
@@ -84,6 +90,9 @@ async def test_what_a_reorganisation_takes_out_is_sent_again_and_mined_again(pla
     assert not any(attempt.mined for attempt in undone.attempts)
     assert "reorganised" in await play.audit(undone.id)
     assert (await play.attempts(action_id), undone.nonce) == (bytes_before, before.nonce)
+    assert in_pool(play) == {}, "the watcher only watches"
+    await run_lanes()
+    assert in_pool(play) == {undone.nonce: [undone.hash]}
 
     await play.watch_until_mined(70)
     again = await play.view(action_id)
@@ -101,6 +110,7 @@ async def test_a_reorganisation_after_confirmed_is_noticed_too(play: Play) -> No
     await watch_chains()
     undone = await play.view(action_id)
     assert (undone.status, undone.confirmed_at) == (BROADCAST, None)
+    await run_lanes()
     await play.watch_until_mined(2)
     assert (await play.view(action_id)).status is CONFIRMED
     assert await play.minted() == 1
@@ -168,7 +178,7 @@ async def test_a_receipt_that_is_hidden_for_a_while_proves_nothing(
     with monkeypatch.context() as hidden:
         hidden.setattr(Node, "receipts", none)
         for _ in range(3):
-            await watch_chains()
+            await push()
         view = await play.view(action_id)
         assert (view.status, view.held, len(view.attempts)) == (BROADCAST, True, 1)
         assert "shows no receipt of ours yet" in str(view.waiting_for)
@@ -215,7 +225,7 @@ async def test_what_the_pool_dropped_is_sent_again_as_it_was(play: Play, impatie
     play.node.rpc("anvil_dropTransaction", sent.hash)
     assert in_pool(play) == {}
 
-    await watch_chains()
+    await push()
     assert in_pool(play) == {sent.nonce: [sent.hash]}
     await play.watch_until_mined()
     assert await play.minted() == 1
@@ -225,7 +235,7 @@ async def test_what_the_pool_dropped_is_sent_again_as_it_was(play: Play, impatie
 async def test_what_was_just_sent_is_not_sent_again(play: Play) -> None:
     action_id = await play.sent_mint()
     first_sent = (await play.view(action_id)).attempts[0].last_sent_at
-    await watch_chains()
+    await push()
     assert (await play.view(action_id)).attempts[0].last_sent_at == first_sent
 
 
@@ -236,7 +246,7 @@ async def test_what_is_passed_over_is_offered_for_a_tenth_more_at_the_same_nonce
     play: Play, stuck_at_once: None
 ) -> None:
     action_id = await play.sent_mint()
-    await watch_chains()
+    await push()
     view = await play.view(action_id)
     first, second = view.attempts
     for old, new in (
@@ -263,7 +273,7 @@ async def test_the_original_may_be_mined_after_its_replacement_was_made(
             return SendAnswer(SendKind.UNAVAILABLE, "timeout")
 
         lost.setattr(Node, "send", nowhere)
-        await watch_chains()
+        await push()
     assert len((await play.view(action_id)).attempts) == 2
     await play.watch_until_mined()
     mined = await play.view(action_id)
@@ -275,7 +285,7 @@ async def test_only_the_first_of_a_lane_is_raised(play: Play, stuck_at_once: Non
     play.node.rpc("evm_setAutomine", False)
     actions = await play.approved_mints(3)
     await run_lanes()
-    await watch_chains()
+    await push()
     counts = sorted((view.nonce, len(view.attempts)) for view in [await play.view(each) for each in actions])
     assert [count for _, count in counts] == [2, 1, 1]
 
@@ -294,7 +304,7 @@ async def test_a_replacement_that_is_too_low_for_the_pool_is_raised_again(
         return await send(node, raw)
 
     monkeypatch.setattr(Node, "send", picky)
-    await watch_chains()
+    await push()
     view = await play.view(action_id)
     assert (len(view.attempts), view.held) == (3, False)
     assert in_pool(play) == {view.nonce: [view.attempts[-1].hash]}
@@ -305,7 +315,7 @@ async def test_raising_ends_at_the_cap_and_the_last_attempt_is_sent_on(
 ) -> None:
     action_id = await play.sent_mint()
     for _ in range(25):
-        await watch_chains()
+        await push()
     view = await play.view(action_id)
     fees = [int(attempt.max_fee_wei) for attempt in view.attempts]
     assert fees[-1] <= 5 * fees[0]
@@ -319,19 +329,19 @@ async def test_blocks_that_pass_quickly_are_no_reason_to_pay_more(play: Play, mo
     action_id = await play.sent_mint()
     play.node.rpc("anvil_dropTransaction", (await play.view(action_id)).hash)
     play.node.rpc("anvil_mine", hex(20), "0x2")
-    await watch_chains()
+    await push()
     assert len((await play.view(action_id)).attempts) == 1
-    monkeypatch.setattr(watching, "STUCK_FOR", timedelta(0))
-    await watch_chains()
+    monkeypatch.setattr(pushing, "STUCK_FOR", timedelta(0))
+    await push()
     assert len((await play.view(action_id)).attempts) == 2
 
 
 async def test_few_blocks_are_no_reason_to_pay_more(play: Play, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(watching, "STUCK_FOR", timedelta(0))
+    monkeypatch.setattr(pushing, "STUCK_FOR", timedelta(0))
     action_id = await play.sent_mint()
     play.node.rpc("anvil_dropTransaction", (await play.view(action_id)).hash)
     play.node.rpc("anvil_mine", hex(4), "0x2")
-    await watch_chains()
+    await push()
     assert len((await play.view(action_id)).attempts) == 1
 
 
@@ -349,5 +359,5 @@ async def test_a_pass_does_not_wait_for_a_silent_node_once_for_each_transaction(
         return SendAnswer(SendKind.UNAVAILABLE, "timeout")
 
     monkeypatch.setattr(Node, "send", silent)
-    await watch_chains()
+    await push()
     assert asked == 1
