@@ -31,6 +31,11 @@ TERMINAL = frozenset(status for status, moves in MOVES.items() if not moves)
 UNMINED = frozenset({Status.NONCED, Status.SIGNED, Status.BROADCAST, Status.CLOSING, Status.SUSPECT})
 """These hold a nonce that the chain has not used up: what the limit in flight counts."""
 
+CANCELLABLE = frozenset({Status.QUEUED, Status.NONCED, Status.SIGNED, Status.BROADCAST})
+"""What a cancellation can still change: from `closing` on there is nothing left to ask for."""
+HURRIABLE = frozenset({Status.BROADCAST, Status.CLOSING})
+"""What is out and waits for a block: only its fees decide."""
+
 
 def may_move(before: Status, after: Status) -> bool:
     """Whether a transaction may go from `before` to `after`."""
