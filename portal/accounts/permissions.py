@@ -31,6 +31,11 @@ class Permission(StrEnum):
     POLICIES_READ = "policies:read"
     POLICIES_WRITE = "policies:write"
     TRANSACTIONS_READ = "transactions:read"
+    TRANSACTIONS_WRITE = "transactions:write"
+    """Cancel a transaction, or raise its fees."""
+    PAUSES_READ = "pauses:read"
+    PAUSES_WRITE = "pauses:write"
+    """Stop the organisation, a chain, a contract or a signer. To go on takes the right to approve."""
     CONTRACTS_READ = "contracts:read"
     CONTRACTS_WRITE = "contracts:write"
     SIGNERS_READ = "signers:read"
@@ -56,6 +61,8 @@ OPERATE = frozenset(
         Permission.ACTIONS_PROPOSE,
         Permission.ACTIONS_CANCEL,
         Permission.END_USERS_WRITE,
+        Permission.TRANSACTIONS_WRITE,
+        Permission.PAUSES_WRITE,
     }
 )
 APPROVE = frozenset({Permission.ACTIONS_APPROVE})
@@ -73,7 +80,7 @@ ADMINISTER = OPERATE | frozenset(
 GRANTS: dict[Role, frozenset[Permission]] = {
     Role.OWNER: READ | ADMINISTER | APPROVE,
     Role.ADMIN: READ | ADMINISTER | APPROVE,
-    Role.APPROVER: READ | APPROVE,
+    Role.APPROVER: READ | APPROVE | {Permission.PAUSES_WRITE},
     Role.OPERATOR: READ | OPERATE,
     Role.AUDITOR: READ,
 }

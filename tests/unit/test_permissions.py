@@ -27,6 +27,8 @@ WHO_MAY = {
     Permission.RULES_WRITE: {Role.OWNER, Role.ADMIN, Role.OPERATOR},
     Permission.SOURCES_WRITE: {Role.OWNER, Role.ADMIN, Role.OPERATOR},
     Permission.END_USERS_WRITE: {Role.OWNER, Role.ADMIN, Role.OPERATOR},
+    Permission.TRANSACTIONS_WRITE: {Role.OWNER, Role.ADMIN, Role.OPERATOR},
+    Permission.PAUSES_WRITE: {Role.OWNER, Role.ADMIN, Role.OPERATOR, Role.APPROVER},
     Permission.POLICIES_WRITE: {Role.OWNER, Role.ADMIN},
     Permission.CONTRACTS_WRITE: {Role.OWNER, Role.ADMIN},
     Permission.SIGNERS_WRITE: {Role.OWNER, Role.ADMIN},
