@@ -38,6 +38,9 @@ def given(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value
 
 
+approvals_option = click.option(
+    "--approvals", type=click.IntRange(0, 2), default=2, show_default=True, help="Of the example; 0: automatic."
+)
 data_option = click.option(
     "--data", type=click.Path(path_type=Path), callback=given, expose_value=False, help="Folder of `portal up` [var]."
 )
@@ -54,16 +57,17 @@ def main() -> None:
 
 @main.command()
 @click.option("--quickstart", is_flag=True, help="Then make the example organisation, once.")
+@approvals_option
 @host_option
 @port_option
 @data_option
-def up(quickstart: bool) -> None:
+def up(quickstart: bool, approvals: int) -> None:
     """Run everything in this terminal: database, chain, web and worker. Ctrl-C stops it."""
     from portal.local.supervisor import run_up
 
     settings = read_settings(dict(os.environ))
     with _database_required():
-        run_up(settings, quickstart=quickstart)
+        run_up(settings, example_approvals=approvals if quickstart else None)
 
 
 @main.command()
@@ -116,7 +120,7 @@ def seed() -> None:
 @main.command()
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as one JSON object.")
-@click.option("--approvals", type=click.IntRange(0, 2), default=2, show_default=True, help="0 makes them automatic.")
+@approvals_option
 @click.option("--organization", default="Acme", show_default=True, help="Name of the organisation to make.")
 def quickstart(as_json: bool, approvals: int, organization: str) -> None:
     """Make an example organisation on the local chain of a running portal and send its first signal."""

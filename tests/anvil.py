@@ -35,7 +35,7 @@ class Anvil:
     def __init__(
         self,
         *,
-        block_time: int | None = None,
+        block_time: float | None = None,
         mining: bool = True,
         chain_id: int = 31337,
         port: int = 0,

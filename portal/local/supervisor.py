@@ -38,14 +38,16 @@ STOP_ORDER = (("web", "worker"), ("chain", "postgres"))
 """Those that use come before those that are used; the parts of one step are stopped together."""
 
 
-def run_up(settings: Settings, *, quickstart: bool) -> None:
+def run_up(settings: Settings, *, example_approvals: int | None) -> None:
     """Run the portal until SIGINT or SIGTERM; leaves nothing running.
+
+    With `example_approvals` it then makes the quickstart's organisation, whose actions need so many approvals.
 
     Raises `SettingInvalid` (data folder in use, port taken, a part not installed) or `PartFailed`.
     """
     data = settings.data.absolute()
     with listen(settings.host, settings.port) as listener, hold(data):
-        asyncio.run(Supervisor(settings.model_copy(update={"data": data}), listener).run(quickstart))
+        asyncio.run(Supervisor(settings.model_copy(update={"data": data}), listener).run(example_approvals))
 
 
 class FreshChain(SettingInvalid):
@@ -67,12 +69,12 @@ class Supervisor:
         self.healthy = False
         self.stopping = False
 
-    async def run(self, quickstart: bool) -> None:
+    async def run(self, example_approvals: int | None) -> None:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        work = asyncio.create_task(self._work(quickstart))
+        work = asyncio.create_task(self._work(example_approvals))
         asked = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait((work, asked, self.failed), return_when=asyncio.FIRST_COMPLETED)
@@ -86,7 +88,7 @@ class Supervisor:
             await self._stop_all()
         self.console.print("Stopped.")
 
-    async def _work(self, quickstart: bool) -> None:
+    async def _work(self, example_approvals: int | None) -> None:
         started = time.monotonic()
         for name in await asyncio.to_thread(end_leftovers, self.data):
             self.console.print(f"Ended {name}, which an earlier start had left running.")
@@ -101,9 +103,11 @@ class Supervisor:
         await self._until("The portal", self._is_healthy)
         self.healthy = True
         seconds = time.monotonic() - started
-        await self._show(seconds, link=None if quickstart else await find_setup_link(self.settings))
-        if quickstart:
-            await self._quickstart(common)
+        if example_approvals is None:
+            await self._show(seconds, link=await find_setup_link(self.settings))
+        else:
+            await self._show(seconds, link=None)
+            await self._quickstart(common, example_approvals)
         await asyncio.Event().wait()
 
     async def _start_embedded(self) -> None:
@@ -231,10 +235,11 @@ class Supervisor:
             self.console.print(f"There is no organisation yet. Make the first one at {link}", soft_wrap=True)
         self.console.print(f"Healthy after {seconds:.1f} s. Open {self.settings.public_url} — Ctrl-C stops everything.")
 
-    async def _quickstart(self, environment: dict[str, str]) -> None:
+    async def _quickstart(self, environment: dict[str, str], approvals: int) -> None:
         """Run `portal quickstart` in this terminal; the portal runs on if it fails."""
+        command = [sys.executable, "-m", "portal.cli", "quickstart", "--approvals", str(approvals)]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "portal.cli", "quickstart", "--data", str(self.data)),
+            *(*command, "--data", str(self.data)),
             env=environment,
             stdin=asyncio.subprocess.DEVNULL,
         )

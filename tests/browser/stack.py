@@ -24,26 +24,26 @@ PORTAL = [sys.executable, "-m", "portal.cli"]
 class Stack:
     """`portal up --quickstart` on a free port and a fresh data folder, and the quickstart's own description of it."""
 
-    def __init__(self, data: Path, port: int) -> None:
+    def __init__(self, data: Path, port: int, *, approvals: int = 2, **settings: str) -> None:
         self.data = data
+        self.approvals = str(approvals)
         self.port = port
         self.base_url = f"http://127.0.0.1:{port}"
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PORTAL_")}
-        self.environment |= {"PORTAL_DATA": str(data), "PORTAL_PORT": str(port)}
+        self.environment |= {"PORTAL_DATA": str(data), "PORTAL_PORT": str(port), **settings}
         self.log = data.with_suffix(".log")
 
     def start(self) -> None:
         """Start it and wait for the quickstart. Raises with the log's end if that takes over 90 seconds."""
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*PORTAL, "up", "--quickstart"], cwd=ROOT, env=self.environment, stdout=log, stderr=log
-            )
+            command = [*PORTAL, "up", "--quickstart", "--approvals", self.approvals]
+            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 90
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"the portal did not start:\n{self.log.read_text()[-4000:]}")
             time.sleep(0.2)
-        self.example: dict[str, Any] = json.loads(self.run("quickstart", "--json"))
+        self.example: dict[str, Any] = json.loads(self.run("quickstart", "--json", "--approvals", self.approvals))
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(httpx.HTTPError):
