@@ -4,7 +4,7 @@ from piccolo.conf.apps import AppConfig, table_finder
 
 from portal.settings import ROOT
 
-FEATURES = ("accounts", "audit", "chain", "signals", "actions", "transactions", "rules")
+FEATURES = ("accounts", "audit", "notify", "chain", "signals", "actions", "transactions", "rules")
 
 APP_CONFIG = AppConfig(
     app_name="portal",

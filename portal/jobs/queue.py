@@ -35,6 +35,7 @@ POLICIES: dict[str, JobPolicy] = {
     "make_signer_keys": JobPolicy(timeout_seconds=30, retries=3, heartbeat_seconds=15),
     "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
+    "publish_events": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "prune_accounts": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "pull_sources": JobPolicy(timeout_seconds=150, retries=1, heartbeat_seconds=120),

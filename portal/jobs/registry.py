@@ -13,6 +13,7 @@ from portal.chain.jobs import make_signer_keys
 from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
+from portal.notify.jobs import publish_events
 from portal.rules.jobs import assess_signals, run_replays
 from portal.signals.jobs import expire_bodies, prune_batches, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
@@ -37,7 +38,15 @@ async def sweep() -> int:
 
     Also registers a chain whose node was away when the worker started.
     """
-    swept = ("assess_signals", "simulate_actions", "make_signer_keys", "run_lanes", "run_batches", "run_replays")
+    swept = (
+        "assess_signals",
+        "simulate_actions",
+        "make_signer_keys",
+        "run_lanes",
+        "publish_events",
+        "run_batches",
+        "run_replays",
+    )
     for job in swept:
         ring(job)
     await register_chains()  # last, since a node that hangs may take long to be given up
@@ -52,6 +61,7 @@ WORK: dict[str, Work] = {
         make_signer_keys,
         run_lanes,
         watch_chains,
+        publish_events,
         expire_actions,
         prune_accounts,
         pull_sources,
