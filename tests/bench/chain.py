@@ -88,7 +88,7 @@ async def propose(field: Field, numbers: range, lanes: int, per_second: float | 
             if per_second:
                 await asyncio.sleep(began + place / per_second - time.monotonic())
             contract = field.contracts[number % lanes]["id"]
-            arguments = {"owner": address_of(number), "amount": "1"}
+            arguments = {"to": address_of(number), "amount": "1"}
             body = {"contract_id": contract, "function": "mint(address,uint256)", "arguments": arguments}
             async with turns:
                 answer = await client.post("/api/v1/actions", json=body | {"policy_id": field.policy})
