@@ -13,6 +13,7 @@ import msgspec
 WEI_DECIMALS = 18
 LONGEST_TEXT = 80
 ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
+AMOUNT = re.compile(r"(?P<whole>[0-9]{1,78})(?:\.(?P<part>[0-9]{1,77}))?")
 
 
 class Effect(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +82,18 @@ def units(amount: int, decimals: int) -> str:
     whole, part = divmod(abs(amount), 10**decimals)
     fraction = str(part).rjust(decimals, "0").rstrip("0") if part else ""
     return f"{'-' if amount < 0 else ''}{whole:,}{'.' if fraction else ''}{fraction}"
+
+
+def parse_units(text: str, decimals: int) -> int:
+    """`text`, such as `1.5`, in the smallest unit, exactly. Raises `ValueError` with a sentence for people."""
+    found = AMOUNT.fullmatch(text.strip())
+    if not found:
+        raise ValueError("Give an amount in digits, with a point before the decimals: 1.5.")
+    part = (found["part"] or "").rstrip("0")
+    if len(part) > decimals:
+        raise ValueError(f"Give at most {decimals} decimals." if decimals else "Give a whole number.")
+    whole: int = int(found["whole"]) * 10**decimals
+    return whole + int(part.ljust(decimals, "0") or "0")
 
 
 def short_address(address: str) -> str:

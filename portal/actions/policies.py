@@ -1,5 +1,6 @@
-"""Policies: how many people must approve, in immutable versions."""
+"""Policies: how many people must approve, and what it may cost, in immutable versions."""
 
+from decimal import Decimal
 from uuid import UUID
 
 import asyncpg
@@ -16,7 +17,7 @@ from portal.actions.tables import Policy, PolicyVersion
 from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import NotFound, PreconditionFailed
+from portal.errors import InputInvalid, NotFound, PreconditionFailed
 
 
 async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
@@ -57,11 +58,7 @@ async def change_policy(
         before = await queries.get_policy(actor.organization_id, policy_id)
         if expected not in (None, before.version_id):
             raise PreconditionFailed("The policy was changed since you read it. Read it again, then decide.")
-        if given != PolicyInput(
-            name=before.name,
-            approvals_required=before.approvals_required,
-            expires_after_seconds=before.expires_after_seconds,
-        ):
+        if given != PolicyInput(**{name: getattr(before, name) for name in PolicyInput.__struct_fields__}):
             try:
                 await Policy.update({Policy.name: given.name}).where(Policy.id == policy_id)
             except asyncpg.UniqueViolationError:
@@ -72,7 +69,18 @@ async def change_policy(
 
 
 def _checked(given: PolicyInput) -> PolicyInput:
-    return checked(msgspec.structs.replace(given, name=checked_text(given.name, "/name")))
+    given = checked(msgspec.structs.replace(given, name=checked_text(given.name, "/name")))
+    caps = {"/most_cost_wei": given.most_cost_wei, "/most_cost_a_day_wei": given.most_cost_a_day_wei}
+    for path, cap in caps.items():
+        if cap == "0":
+            raise InputInvalid.at(path, "With a limit of 0 nothing could be carried out: gas is never free.")
+    one, day = (None if cap is None else int(cap) for cap in caps.values())
+    if one is not None and day is not None and day < one:
+        raise InputInvalid.at(
+            "/most_cost_a_day_wei",
+            "The limit for 24 hours is below that for one action: what costs more would wait for ever.",
+        )
+    return given
 
 
 async def _add_version(policy_id: UUID, number: int, given: PolicyInput) -> None:
@@ -83,18 +91,20 @@ async def _add_version(policy_id: UUID, number: int, given: PolicyInput) -> None
             number=number,
             approvals_required=given.approvals_required,
             expires_after_seconds=given.expires_after_seconds,
+            execute_within_seconds=given.execute_within_seconds,
+            most_cost_wei=_amount(given.most_cost_wei),
+            most_cost_a_day_wei=_amount(given.most_cost_a_day_wei),
             created_at=clock.now(),
         )
     )
 
 
 def _detail(given: PolicyInput, number: int) -> dict[str, object]:
-    return {
-        "name": given.name,
-        "version": number,
-        "approvals_required": given.approvals_required,
-        "expires_after_seconds": given.expires_after_seconds,
-    }
+    return {**msgspec.structs.asdict(given), "version": number}
+
+
+def _amount(wei: str | None) -> Decimal | None:
+    return None if wei is None else Decimal(wei)
 
 
 def _name_taken(name: str) -> NameTaken:

@@ -1,6 +1,7 @@
 """Reads of actions, for pages, the API and the stages after."""
 
 from collections.abc import Iterable, Iterator
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -19,8 +20,9 @@ from portal.errors import NotFound
 
 SELECT = """
     SELECT a.*, c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
-           chain.name AS chain_name, s.id AS signer_id, s.address AS signer_address,
-           v.number AS policy_number, v.approvals_required, p.id AS policy_id, p.name AS policy_name,
+           chain.name AS chain_name, chain.currency, s.id AS signer_id, s.address AS signer_address,
+           v.number AS policy_number, v.approvals_required, v.execute_within_seconds, v.most_cost_wei,
+           v.most_cost_a_day_wei, p.id AS policy_id, p.name AS policy_name,
            rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email,
            source.name AS source_name, signal.type AS signal_type
     FROM action a
@@ -44,7 +46,8 @@ WAITS_FOR_MEMBER = """
 
 POLICIES = """
     SELECT p.id, p.name, p.created_at, v.id AS version_id, v.number AS version, v.approvals_required,
-           v.expires_after_seconds, v.created_at AS changed_at
+           v.expires_after_seconds, v.execute_within_seconds, v.most_cost_wei, v.most_cost_a_day_wei,
+           v.created_at AS changed_at
     FROM policy p JOIN LATERAL (
         SELECT * FROM policy_version WHERE policy = p.id ORDER BY number DESC LIMIT 1
     ) v ON true
@@ -162,7 +165,7 @@ async def get_policy(organization_id: UUID, policy_id: UUID) -> PolicyView:
     rows = await run_sql(POLICIES + "AND p.id = {}", organization_id, policy_id)
     if not rows:
         raise NotFound("There is no such policy.")
-    return msgspec.convert(rows[0], PolicyView)
+    return _policy_view(rows[0])
 
 
 async def list_policies(
@@ -174,7 +177,15 @@ async def list_policies(
         POLICIES + "AND ({}::uuid IS NULL OR p.id < {}) ORDER BY p.id DESC LIMIT {}",
         *(organization_id, before, before, check_limit(limit) + 1),
     )
-    return page_of(rows, limit, lambda row: msgspec.convert(row, PolicyView))
+    return page_of(rows, limit, _policy_view)
+
+
+def _policy_view(row: dict[str, Any]) -> PolicyView:
+    return PolicyView(**row | {name: _wei(row[name]) for name in ("most_cost_wei", "most_cost_a_day_wei")})
+
+
+def _wei(amount: Decimal | None) -> str | None:
+    return None if amount is None else str(int(amount))
 
 
 async def names_of(organization_id: UUID, addresses: Iterable[str]) -> dict[str, str]:
@@ -252,6 +263,7 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
         contract_decimals=row["contract_decimals"],
         chain_id=row["chain"],
         chain_name=row["chain_name"],
+        currency=row["currency"],
         function=row["function"],
         arguments=msgspec.json.decode(row["arguments"]),
         value_wei=str(int(row["value_wei"])),
@@ -263,7 +275,15 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
         approvals=[_decision_view(decision, digest) for decision in decisions],
         approvals_given=standing.approvals,
         approvals_required=standing.required,
-        policy=PolicyOfAction(row["policy_id"], row["policy_name"], row["policy_version"], row["policy_number"]),
+        policy=PolicyOfAction(
+            row["policy_id"],
+            row["policy_name"],
+            row["policy_version"],
+            row["policy_number"],
+            row["execute_within_seconds"],
+            _wei(row["most_cost_wei"]),
+            _wei(row["most_cost_a_day_wei"]),
+        ),
         because=f"{row['source_name']} reported {row['signal_type']}" if row["signal"] else None,
         proposed_by=row["proposer_email"],
         proposed_by_member_id=row["proposed_by"],

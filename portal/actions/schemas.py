@@ -87,6 +87,12 @@ class PolicyInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     approvals_required: Annotated[int, msgspec.Meta(ge=0, le=20)]
     """0 approves automatically once the simulation succeeds."""
     expires_after_seconds: Annotated[int, msgspec.Meta(ge=60, le=31536000)] = 604800
+    execute_within_seconds: Annotated[int, msgspec.Meta(ge=60, le=31536000)] = 86400
+    """After its approval an action is carried out within this time or not at all."""
+    most_cost_wei: DecimalString | None = None
+    """The most that one action may cost in the currency of its chain, value and gas; null is no limit of the policy."""
+    most_cost_a_day_wei: DecimalString | None = None
+    """The most that all actions under the policy may cost on one chain in 24 hours; what would exceed it waits."""
 
 
 class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,6 +104,9 @@ class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     approvals_required: int
     expires_after_seconds: int
+    execute_within_seconds: int
+    most_cost_wei: str | None
+    most_cost_a_day_wei: str | None
     created_at: datetime
     changed_at: datetime
 
@@ -109,6 +118,9 @@ class PolicyOfAction(msgspec.Struct, frozen=True):
     name: str
     version_id: UUID
     version: int
+    execute_within_seconds: int
+    most_cost_wei: str | None
+    most_cost_a_day_wei: str | None
 
 
 class Simulation(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,6 +162,8 @@ class ActionView(msgspec.Struct, frozen=True, kw_only=True):
     """None where its amounts are whole numbers."""
     chain_id: int
     chain_name: str
+    currency: str
+    """Of the chain, in which `value_wei` and the costs are, with 18 decimals."""
     function: str
     arguments: list[dict[str, Any]]
     value_wei: str

@@ -1,4 +1,4 @@
-"""Policies: how many people must agree before an action runs."""
+"""Policies: how many people must agree before an action runs, and what it may cost."""
 
 from typing import Annotated
 from uuid import UUID
@@ -18,7 +18,17 @@ READ = {"permission": Permission.POLICIES_READ}
 WRITE = {"permission": Permission.POLICIES_WRITE}
 
 PolicyInputBody = Annotated[
-    PolicyInput, example({"name": "Two people", "approvals_required": 2, "expires_after_seconds": 604800})
+    PolicyInput,
+    example(
+        {
+            "name": "Two people",
+            "approvals_required": 2,
+            "expires_after_seconds": 604800,
+            "execute_within_seconds": 86400,
+            "most_cost_wei": "10000000000000000",
+            "most_cost_a_day_wei": "1000000000000000000",
+        }
+    ),
 ]
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from html import unescape
+from uuid import UUID
 
 import httpx
 import pytest
@@ -534,6 +535,32 @@ async def test_a_policy_is_made_and_changed_in_versions(reader: Reader, cast: Ca
     assert f'action="{path}"' not in (await reader.get(path)).text, "an auditor reads it"
     await reader.sign_in(cast.dave)
     assert (await reader.get(path.replace("acme", "other"))).status_code == 404
+
+
+async def test_a_policys_limits_are_typed_in_the_chains_currency(reader: Reader, stage: Stage, cast: Cast) -> None:
+    await reader.sign_in(cast.alice)
+    form = {"name": "Small sums", "approvals_required": "1", "expires_after_seconds": "86400"}
+    capped = {**form, "most_cost": "0.01", "most_cost_a_day": "1.5", "execute_within_seconds": "7200"}
+    made = await reader.post(f"{HOME}/policies/new", **capped)
+    path = made.headers["location"].removesuffix("?done=policy_created")
+    shown = await reader.get(path)
+    assert 'value="0.01"' in shown.text
+    assert 'value="1.5"' in shown.text
+    assert "0.01 each, 1.5 a day" in text_of(await reader.get(f"{HOME}/policies"))
+
+    action = await stage.propose_mint(policy_id=UUID(path.rpartition("/")[2]))
+    card = text_of(await reader.get(f"{HOME}/actions/{action.id}"))
+    assert "At most 0.01 ETH, gas included; all under this policy at most 1.5 ETH in 24 hours on one chain." in card
+    assert "Carried out within 2 hours of its approval, or not at all." in card
+
+    for field, value in {"most_cost": "0,01", "most_cost_a_day": "0.001"}.items():
+        wrong = await reader.post(f"{HOME}/policies/new", **{**capped, "name": "Other", field: value})
+        assert wrong.status_code == 400, field
+        assert f'id="error-{field}"' in wrong.text
+        assert f'value="{value}"' in wrong.text, "what was typed stays"
+    lifted = await reader.post(path, **{**capped, "most_cost": "", "most_cost_a_day": ""})
+    assert lifted.status_code == 303
+    assert "No limit" in text_of(await reader.get(f"{HOME}/policies"))
 
 
 async def test_an_end_user_is_found_invited_once_and_shown_with_their_actions(reader: Reader, stage: Stage) -> None:

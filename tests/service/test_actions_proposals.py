@@ -288,6 +288,14 @@ async def test_policies_have_names_of_their_own_and_sensible_limits(stage: Stage
         (PolicyInput(name="x", approvals_required=1, expires_after_seconds=59), "/expires_after_seconds"),
         (PolicyInput(name=" ", approvals_required=1), "/name"),
         (PolicyInput(name="a\0b", approvals_required=1), "/name"),
+        (PolicyInput(name="x", approvals_required=1, execute_within_seconds=59), "/execute_within_seconds"),
+        (PolicyInput(name="x", approvals_required=1, most_cost_wei="0"), "/most_cost_wei"),
+        (PolicyInput(name="x", approvals_required=1, most_cost_wei="-1"), "/most_cost_wei"),
+        (PolicyInput(name="x", approvals_required=1, most_cost_a_day_wei="1" + "0" * 78), "/most_cost_a_day_wei"),
+        (
+            PolicyInput(name="x", approvals_required=1, most_cost_wei="5", most_cost_a_day_wei="4"),
+            "/most_cost_a_day_wei",
+        ),
     ):
         with pytest.raises(InputInvalid) as refused:
             await create_policy(alice, wrong)
@@ -302,6 +310,30 @@ async def test_policies_have_names_of_their_own_and_sensible_limits(stage: Stage
         await change_policy(stage.cast.dave.actor, other.id, PolicyInput(name="x", approvals_required=0))
     with pytest.raises(Forbidden):
         await create_policy(stage.cast.oscar.actor, PolicyInput(name="x", approvals_required=1))
+
+
+async def test_an_action_shows_what_it_may_cost_by_the_version_that_it_was_proposed_under(stage: Stage) -> None:
+    alice, most = stage.cast.alice.actor, str(10**77)
+    capped = PolicyInput(
+        name="Two people",
+        approvals_required=2,
+        most_cost_wei="10000000000000000",
+        most_cost_a_day_wei=most,
+        execute_within_seconds=3600,
+    )
+    changed = await change_policy(alice, stage.policy_id, capped)
+    assert (changed.version, changed.most_cost_wei, changed.most_cost_a_day_wei) == (2, "10000000000000000", most)
+    assert (await change_policy(alice, stage.policy_id, capped)).version == 2, "nothing was changed"
+    action = await propose(stage.cast.oscar.actor, mint(stage))
+    assert (
+        await change_policy(alice, stage.policy_id, PolicyInput(name="Two people", approvals_required=2))
+    ).version == 3
+
+    bound = (await get_action(alice.organization_id, action.id)).policy
+    assert (bound.most_cost_wei, bound.most_cost_a_day_wei) == ("10000000000000000", most)
+    assert bound.execute_within_seconds == 3600
+    told = (await list_entries(alice.organization_id, subject_id=str(stage.policy_id))).items
+    assert [entry.detail.get("most_cost_wei") for entry in told] == [None, "10000000000000000", None]
 
 
 async def test_a_change_that_changes_nothing_makes_no_version(stage: Stage) -> None:

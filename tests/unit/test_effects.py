@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from portal.actions.effects import Effect, addresses_in, plain, summarize, units
+from portal.actions.effects import Effect, addresses_in, parse_units, plain, summarize, units
 
 ADA = "0x52908400098527886E0F7030069857D2E4169EE7"
 OTHER = "0x8617E340B3D01FA5F11F306F4090FD50E238070D"
@@ -115,3 +115,33 @@ def test_addresses_are_found_inside_arrays_and_structs() -> None:
         {"name": "c", "type": "bytes20", "value": "0x" + "11" * 20},
     ]
     assert addresses_in(arguments) == [ADA, OTHER]
+
+
+@pytest.mark.parametrize(
+    ("text", "decimals", "wei"),
+    [
+        ("1.5", 18, 1_500_000_000_000_000_000),
+        ("0.000000000000000001", 18, 1),
+        (" 007.50 ", 2, 750),
+        ("3", 0, 3),
+        ("3.00", 0, 3),
+        ("1" + "0" * 77, 0, 10**77),
+        ("0", 9, 0),
+    ],
+)
+def test_an_amount_that_a_person_typed_is_exact_in_the_smallest_unit(text: str, decimals: int, wei: int) -> None:
+    assert parse_units(text, decimals) == wei
+    assert parse_units(units(wei, decimals).replace(",", ""), decimals) == wei
+
+
+@pytest.mark.parametrize("text", ["", "1,5", "1e18", "-1", "+1", "0x10", ".5", "5.", "1_000", "\u0661", "nan", "1 2"])
+def test_what_could_be_read_in_two_ways_is_no_amount(text: str) -> None:
+    with pytest.raises(ValueError, match=r"1\.5"):
+        parse_units(text, 18)
+
+
+def test_an_amount_finer_than_the_smallest_unit_is_refused() -> None:
+    with pytest.raises(ValueError, match="at most 6 decimals"):
+        parse_units("1.0000001", 6)
+    with pytest.raises(ValueError, match="whole number"):
+        parse_units("1.5", 0)

@@ -24,6 +24,7 @@ from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
 from portal.web.render import AnyRequest, fragment, see_other
 from portal.web.states import STATES
+from portal.web.terms import cost_terms, span
 
 READ = {"permission": Permission.ACTIONS_READ}
 DECIDE = {"permission": Permission.ACTIONS_APPROVE}
@@ -128,6 +129,8 @@ async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
         **await _proof(desk, action),
         **await _progress(desk, action),
         "warnings": await actions.list_warnings(desk.actor.organization_id, action),
+        "cost_terms": cost_terms(action.policy, action.currency),
+        "within": span(action.policy.execute_within_seconds),
         "why_not": _why_not(desk, action),
         "can_decide": not _why_not(desk, action),
         "can_cancel": action.status == "proposed"

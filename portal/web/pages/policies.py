@@ -11,8 +11,9 @@ from portal.accounts import queries as accounts
 from portal.accounts.permissions import GRANTS, Permission
 from portal.actions import queries as actions
 from portal.actions import service
+from portal.actions.effects import WEI_DECIMALS, parse_units, units
 from portal.actions.schemas import PolicyInput
-from portal.errors import PortalError
+from portal.errors import FieldError, InputInvalid, PortalError
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input
@@ -28,6 +29,8 @@ DEADLINES = {
     2592000: "30 days",
     31536000: "A year",
 }
+CAPS = ("most_cost", "most_cost_a_day")
+"""Fields of the form, in the chain's currency; without `_wei` at the end, which is how the API takes them."""
 
 
 @get("/policies", opt=READ)
@@ -55,7 +58,7 @@ async def show_new_policy(request: AnyRequest, desk: AtDesk) -> Response[str]:
 async def create_policy(request: AnyRequest, desk: AtDesk) -> Response[Any]:
     values = await read_values(request)
     try:
-        policy = await service.create_policy(desk.actor, to_input(values, PolicyInput))
+        policy = await service.create_policy(desk.actor, _input(values))
     except PortalError as error:
         return await _form_page(request, desk, values, error=error)
     return see_other(desk.url(f"policies/{policy.id}"), done="policy_created")
@@ -70,7 +73,7 @@ async def show_policy(request: AnyRequest, desk: AtDesk, policy_id: FromPath[UUI
 async def change_policy(request: AnyRequest, desk: AtDesk, policy_id: FromPath[UUID]) -> Response[Any]:
     values = await read_values(request)
     try:
-        await service.change_policy(desk.actor, policy_id, to_input(values, PolicyInput))
+        await service.change_policy(desk.actor, policy_id, _input(values))
     except PortalError as error:
         return await _form_page(request, desk, values, policy_id, error)
     return see_other(desk.url(f"policies/{policy_id}"), done="policy_changed")
@@ -85,11 +88,8 @@ async def _form_page(
 ) -> Response[str]:
     organization = desk.actor.organization_id
     policy = await actions.get_policy(organization, policy_id) if policy_id else None
-    known: dict[str, Any] = {"name": "", "approvals_required": 2, "expires_after_seconds": 604800}
-    if policy is not None:
-        known = msgspec.structs.asdict(policy)
-    deadline = known["expires_after_seconds"]
-    deadlines = DEADLINES if deadline in DEADLINES else DEADLINES | {deadline: f"{deadline:,} seconds"}
+    known: dict[str, Any] = msgspec.structs.asdict(policy or PolicyInput(name="", approvals_required=2))
+    caps = {name: _in_currency(known[f"{name}_wei"]) for name in CAPS}
     return desk_page(
         request,
         desk,
@@ -97,12 +97,40 @@ async def _form_page(
         active="policies",
         http_status=error.status if error else 200,
         policy=policy,
-        values=known | values,
-        deadlines=sorted(deadlines.items()),
+        values=known | caps | values,
+        open_for=_choices(known["expires_after_seconds"]),
+        within=_choices(known["execute_within_seconds"]),
         approvers=await _count_approvers(organization),
         may_write=desk.may("policies:write"),
-        error=error,
+        error=error and _at_our_fields(error),
     )
+
+
+def _input(values: dict[str, str]) -> PolicyInput:
+    """The form. Raises `InputInvalid` at the field."""
+    given = dict(values)
+    for name in CAPS:
+        if text := given.pop(name, ""):
+            try:
+                given[f"{name}_wei"] = str(parse_units(text, WEI_DECIMALS))
+            except ValueError as problem:
+                raise InputInvalid.at(f"/{name}", str(problem)) from None
+    return to_input(given, PolicyInput)
+
+
+def _at_our_fields(error: PortalError) -> PortalError:
+    error.fields = [FieldError(field.path.removesuffix("_wei"), field.message) for field in error.fields]
+    return error
+
+
+def _in_currency(wei: str | None) -> str:
+    """As a person types it: exact, without separators."""
+    return "" if wei is None else units(int(wei), WEI_DECIMALS).replace(",", "")
+
+
+def _choices(seconds: int) -> list[tuple[int, str]]:
+    known = DEADLINES if seconds in DEADLINES else DEADLINES | {seconds: f"{seconds:,} seconds"}
+    return sorted(known.items())
 
 
 async def _count_approvers(organization_id: UUID) -> int:
