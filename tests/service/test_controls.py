@@ -1,0 +1,152 @@
+"""Cancelling and speeding up: what may be asked for when, and by whom."""
+
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from portal.audit.service import verify
+from portal.db.engine import run_sql
+from portal.errors import Forbidden, NotFound
+from portal.transactions.controls import (
+    NotCancellable,
+    NotHurriable,
+    cancel,
+    get_controls,
+    speed_up,
+)
+from portal.transactions.jobs import run_lanes
+from portal.transactions.service import queue_approved
+from tests.actions import settings_chain
+from tests.anvil import Anvil
+from tests.people import Cast
+from tests.transactions import Play, make_play
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def node() -> AsyncIterator[Anvil]:
+    async with settings_chain() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def play(cast: Cast, node: Anvil) -> Play:
+    return await make_play(cast, node)
+
+
+async def queued(play: Play) -> UUID:
+    action_id = await play.approved_mint()
+    await queue_approved()
+    return (await play.view(action_id)).id
+
+
+async def sent(play: Play) -> UUID:
+    return (await play.view(await play.sent_mint())).id
+
+
+async def requested(transaction_id: UUID, column: str) -> bool:
+    rows = await run_sql(f"SELECT {column} FROM transaction WHERE id = {{}}", transaction_id)
+    return rows[0][column] is not None
+
+
+async def test_a_cancellation_is_written_down_once_with_who_asked_for_it(play: Play) -> None:
+    cast, transaction_id = play.stage.cast, await queued(play)
+    await cancel(cast.oscar.actor, transaction_id)
+    assert await requested(transaction_id, "cancel_requested_at")
+    with pytest.raises(NotCancellable) as refused:
+        await cancel(cast.alice.actor, transaction_id)
+    assert "asked for" in refused.value.detail
+    assert (await play.audit(transaction_id)).count("cancel_requested") == 1
+    assert await verify(play.organization_id) is None
+
+
+async def test_what_is_mined_or_final_is_not_cancelled_and_the_sentence_says_so(play: Play) -> None:
+    alice, transaction_id = play.stage.cast.alice.actor, await sent(play)
+    await play.watch_until_mined()
+    for blocks in (0, 64):
+        if blocks:
+            await play.watch_until_mined(blocks)
+        with pytest.raises(NotCancellable) as refused:
+            await cancel(alice, transaction_id)
+        assert "was included in block" in refused.value.detail
+        with pytest.raises(NotHurriable):
+            await speed_up(alice, transaction_id)
+    assert not await requested(transaction_id, "cancel_requested_at")
+
+
+async def test_what_has_ended_without_a_block_says_how(play: Play) -> None:
+    transaction_id = await queued(play)
+    await run_sql("UPDATE transaction SET status = 'expired' WHERE id = {}", transaction_id)
+    with pytest.raises(NotCancellable) as refused:
+        await cancel(play.stage.cast.alice.actor, transaction_id)
+    assert refused.value.detail == "It is already expired; nothing was changed."
+
+
+async def test_only_what_is_out_can_be_sped_up(play: Play) -> None:
+    alice, waiting = play.stage.cast.alice.actor, await queued(play)
+    with pytest.raises(NotHurriable) as refused:
+        await speed_up(alice, waiting)
+    assert "not sent yet" in refused.value.detail
+    play.node.rpc("evm_setAutomine", False)
+    await run_lanes()
+    await speed_up(alice, waiting)
+    assert await requested(waiting, "hurry_requested_at")
+    with pytest.raises(NotHurriable):
+        await speed_up(alice, waiting)
+
+
+async def test_only_the_first_of_its_signer_can_be_sped_up(play: Play) -> None:
+    alice, first, second = play.stage.cast.alice.actor, await sent(play), await sent(play)
+    with pytest.raises(NotHurriable) as refused:
+        await speed_up(alice, second)
+    assert "A transaction of the same signer must come first" in refused.value.detail
+    await speed_up(alice, first)
+
+
+@pytest.mark.parametrize("cap", ["the chain's", "five times the first"])
+async def test_at_the_cap_there_is_nothing_to_raise(play: Play, cap: str) -> None:
+    transaction_id = await sent(play)
+    newest = "(SELECT max(max_fee_wei) FROM attempt)"
+    if cap == "the chain's":
+        await run_sql(f"UPDATE chain SET most_fee_wei = {newest}")
+    else:
+        await run_sql(
+            """INSERT INTO attempt (id, organization, transaction, hash, raw_bytes, gas_limit, max_fee_wei,
+                                    max_priority_fee_wei, signed_at)
+               SELECT gen_random_uuid(), organization, transaction, 'another', 'another', gas_limit, 5 * max_fee_wei,
+                      5 * max_priority_fee_wei, signed_at FROM attempt"""
+        )
+    with pytest.raises(NotHurriable) as refused:
+        await speed_up(play.stage.cast.alice.actor, transaction_id)
+    assert "the most that its limits allow" in refused.value.detail
+    assert not await requested(transaction_id, "hurry_requested_at")
+
+
+async def test_who_may_ask(play: Play) -> None:
+    cast, transaction_id = play.stage.cast, await queued(play)
+    for player in (cast.bob, cast.carol):
+        with pytest.raises(Forbidden):
+            await cancel(player.actor, transaction_id)
+        with pytest.raises(Forbidden):
+            await speed_up(player.actor, transaction_id)
+    with pytest.raises(NotFound):
+        await cancel(cast.dave.actor, transaction_id)
+    with pytest.raises(NotFound):
+        await get_controls(cast.dave.actor.organization_id, transaction_id)
+
+
+async def test_a_page_can_say_beforehand_what_may_be_asked(play: Play) -> None:
+    transaction_id = await sent(play)
+    open = await get_controls(play.organization_id, transaction_id)
+    assert (open.why_not_cancel, open.why_not_speed_up) == (None, None)
+    await run_sql("UPDATE transaction SET status = 'closing' WHERE id = {}", transaction_id)
+    closing = await get_controls(play.organization_id, transaction_id)
+    assert closing.why_not_cancel
+    assert "being closed" in closing.why_not_cancel
+    assert closing.why_not_speed_up is None
+    await run_sql("UPDATE transaction SET status = 'suspect' WHERE id = {}", transaction_id)
+    suspect = await get_controls(play.organization_id, transaction_id)
+    assert suspect.why_not_cancel == suspect.why_not_speed_up
+    assert suspect.why_not_cancel
+    assert "nonce is used up" in suspect.why_not_cancel
