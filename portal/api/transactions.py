@@ -15,6 +15,7 @@ from portal.transactions.schemas import TransactionView
 
 READ = {"permission": Permission.TRANSACTIONS_READ}
 HeldFilter = Annotated[bool | None, QueryParameter(description="Whether it waits for something out of the ordinary.")]
+OutcomeFilter = Annotated[str | None, QueryParameter(schema_extra={"enum": choices(TransactionView, "outcome")})]
 StatusFilter = Annotated[str | None, QueryParameter(schema_extra={"enum": choices(TransactionView, "status")})]
 
 
@@ -23,6 +24,7 @@ async def list_transactions(
     actor: Acting,
     *,
     status: StatusFilter = None,
+    outcome: OutcomeFilter = None,
     held: HeldFilter = None,
     signer_id: FromQuery[UUID | None] = None,
     chain_id: Annotated[int | None, QueryParameter(ge=1, le=2**53)] = None,
@@ -32,6 +34,7 @@ async def list_transactions(
     return await queries.list_transactions(
         actor.organization_id,
         status=choice(TransactionView, "status", status),
+        outcome=choice(TransactionView, "outcome", outcome),
         held=held,
         signer_id=signer_id,
         chain_id=chain_id,

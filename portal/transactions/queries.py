@@ -1,28 +1,43 @@
 """Reads of transactions, for pages and the API."""
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
+from portal.chain.rpc import Fees
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
-from portal.transactions.schemas import AttemptView, Holding, TransactionView
-from portal.transactions.states import TERMINAL, UNMINED, depth
-from portal.transactions.tables import Outcome, TransactionStatus
+from portal.transactions import standing
+from portal.transactions.fees import fee_cap, raised
+from portal.transactions.schemas import AttemptView, Evidence, Holding, TransactionView
+from portal.transactions.standing import Standing
+from portal.transactions.states import CANCELLABLE, HURRIABLE, TERMINAL, UNMINED, depth
+from portal.transactions.tables import AttemptKind, ClosingReason, Outcome, TransactionStatus
 
-SELECT = """
+ENDED = ", ".join(f"'{status}'" for status in sorted(TERMINAL))
+WITH_A_NONCE = ", ".join(f"'{status}'" for status in sorted(UNMINED))
+SELECT = f"""
     SELECT t.*, l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address, c.name AS chain_name,
-           c.currency, c.confirmations AS confirmations_required, c.explorer_url, c.head_number,
+           c.currency, c.confirmations AS confirmations_required, c.explorer_url, c.head_number, c.most_fee_wei,
+           a.value_wei, p.most_cost_wei,
            CASE WHEN t.status = 'queued' THEN (
                SELECT count(*) FROM transaction o WHERE o.lane = t.lane
-                   AND (o.status IN ('nonced', 'signed', 'broadcast') OR o.status = 'queued' AND o.id < t.id)
-           ) ELSE 0 END AS ahead
+                   AND (o.status IN ({WITH_A_NONCE}) OR o.status = 'queued' AND o.id < t.id))
+           WHEN t.status IN ({WITH_A_NONCE}) THEN (
+               SELECT count(*) FROM transaction o
+               WHERE o.lane = t.lane AND o.status IN ({WITH_A_NONCE}) AND o.nonce < t.nonce)
+           ELSE 0 END AS ahead
     FROM transaction t
     JOIN lane l ON l.id = t.lane
     JOIN signer s ON s.id = l.signer
     JOIN chain c ON c.id = l.chain
-"""
+    JOIN action a ON a.id = t.action
+    JOIN policy_version p ON p.id = a.policy_version
+"""  # noqa: S608
 
 
 async def get_transaction(organization_id: UUID, transaction_id: UUID) -> TransactionView:
@@ -53,6 +68,7 @@ async def list_transactions(
     organization_id: UUID,
     *,
     status: TransactionStatus | None = None,
+    outcome: Outcome | None = None,
     held: bool | None = None,
     signer_id: UUID | None = None,
     chain_id: int | None = None,
@@ -63,7 +79,8 @@ async def list_transactions(
     filters: list[tuple[str, Any]] = [
         ("t.organization = {}", organization_id),
         ("t.status = {}", status),
-        ("(t.reason IS NOT NULL AND t.status NOT IN ('refused', 'rejected')) = {}", held),
+        ("t.outcome = {}", outcome),
+        (f"(t.reason IS NOT NULL AND t.status NOT IN ({ENDED})) = {{}}", held),
         ("l.signer = {}", signer_id),
         ("l.chain = {}", chain_id),
         ("t.id < {}", decode_cursor(cursor) if cursor else None),
@@ -120,24 +137,36 @@ async def count_by_status(organization_id: UUID) -> dict[TransactionStatus, int]
 
 
 async def _views(rows: list[dict[str, Any]]) -> list[TransactionView]:
-    attempts = await run_sql(
-        "SELECT * FROM attempt WHERE transaction = ANY({}) ORDER BY max_fee_wei", [row["id"] for row in rows]
-    )
-    return [_view(row, [each for each in attempts if each["transaction"] == row["id"]]) for row in rows]
+    found = await run_sql("SELECT * FROM attempt WHERE transaction = ANY({}) ORDER BY id", [row["id"] for row in rows])
+    attempts = defaultdict(list)
+    for each in found:
+        attempts[each["transaction"]].append(each)
+    return [_view(row, attempts[row["id"]]) for row in rows]
 
 
 def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionView:
-    status = TransactionStatus(row["status"])
+    it = _standing(row, attempts)
     hash = row["mined_hash"] or (attempts[-1]["hash"] if attempts else None)
     price = None if row["gas_price_wei"] is None else int(row["gas_price_wei"])
     return TransactionView(
         id=row["id"],
         action_id=row["action"],
-        status=status,
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-        waiting_for=None if status in TERMINAL else row["reason"] or _next_event(status, row),
-        held=row["reason"] is not None and status not in TERMINAL,
-        failure=row["revert_reason"] or (row["reason"] if status in TERMINAL else None),
+        status=it.status,
+        outcome=it.outcome,
+        waiting_for=standing.waiting_for(it),
+        held=row["reason"] is not None and it.status not in TERMINAL,
+        failure=standing.failure(it),
+        remark=standing.remark(it),
+        closing_reason=it.closing_reason,
+        may_cancel=it.status in CANCELLABLE and not it.cancel_requested,
+        may_hurry=(
+            it.status in HURRIABLE and not it.hurry_requested and not it.ahead and _may_cost_more(row, attempts)
+        ),
+        cancel_requested_at=row["cancel_requested_at"],
+        hurry_requested_at=row["hurry_requested_at"],
+        execute_before=row["execute_before"],
+        suspect_since=row["suspect_since"],
+        evidence=msgspec.json.decode(row["evidence"], type=Evidence) if row["evidence"] else None,
         chain_id=row["chain_id"],
         chain_name=row["chain_name"],
         currency=row["currency"],
@@ -148,7 +177,7 @@ def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionVie
         explorer_url=_explorer_page(row, hash),
         block_number=row["block_number"],
         block_hash=row["block_hash"],
-        confirmations=_confirmations(row),
+        confirmations=it.confirmations,
         confirmations_required=row["confirmations_required"],
         contract_address=row["contract_address"],
         gas_used=row["gas_used"],
@@ -164,10 +193,44 @@ def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionVie
     )
 
 
+def _standing(row: dict[str, Any], attempts: list[dict[str, Any]]) -> Standing:
+    return Standing(
+        status=TransactionStatus(row["status"]),
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+        reason=row["reason"],
+        revert_reason=row["revert_reason"],
+        closing_reason=ClosingReason(row["closing_reason"]) if row["closing_reason"] else None,
+        cancel_requested=row["cancel_requested_at"] is not None,
+        hurry_requested=row["hurry_requested_at"] is not None,
+        nonce=row["nonce"],
+        signer_address=row["signer_address"],
+        ahead=row["ahead"],
+        has_call=any(each["kind"] == AttemptKind.CALL for each in attempts),
+        no_op_is_out=any(each["kind"] == AttemptKind.NOOP and each["first_sent_at"] for each in attempts),
+        block_number=row["block_number"],
+        confirmations=_confirmations(row),
+        confirmations_required=row["confirmations_required"],
+    )
+
+
+def _may_cost_more(row: dict[str, Any], attempts: list[dict[str, Any]]) -> bool:
+    """Whether an attempt with the least fees that a pool takes instead of the newest stays within every cap."""
+    if not attempts:
+        return False
+    fee = raised(max(int(each["max_fee_wei"]) for each in attempts))
+    most = fee_cap(Fees(int(attempts[0]["max_fee_wei"]), int(attempts[0]["max_priority_fee_wei"])))
+    cost = fee * attempts[-1]["gas_limit"] + (0 if attempts[-1]["kind"] == AttemptKind.NOOP else row["value_wei"])
+    return fee <= min(most, row["most_fee_wei"] or most) and (
+        row["most_cost_wei"] is None or cost <= row["most_cost_wei"]
+    )
+
+
 def _attempt_view(row: dict[str, Any], attempt: dict[str, Any]) -> AttemptView:
     return AttemptView(
         hash=attempt["hash"],
+        kind=AttemptKind(attempt["kind"]),
         explorer_url=_explorer_page(row, attempt["hash"]),
+        is_legacy=attempt["is_legacy"],
         gas_limit=attempt["gas_limit"],
         max_fee_wei=str(int(attempt["max_fee_wei"])),
         max_priority_fee_wei=str(int(attempt["max_priority_fee_wei"])),
@@ -187,16 +250,3 @@ def _confirmations(row: dict[str, Any]) -> int:
     if row["block_number"] is None or row["head_number"] is None:
         return 0
     return depth(row["block_number"], row["head_number"])
-
-
-def _next_event(status: TransactionStatus, row: dict[str, Any]) -> str:
-    if status is TransactionStatus.QUEUED:
-        if row["ahead"]:
-            return f"Waits its turn: {row['ahead']} of the same signer come first."
-        return "Waits for a worker to sign it."
-    if status in UNMINED:
-        return "Sent; waits for a block." if status is TransactionStatus.BROADCAST else "Signed; it is sent next."
-    if status is TransactionStatus.MINED:
-        so_far, needed = _confirmations(row), row["confirmations_required"]
-        return f"In block {row['block_number']}, with {so_far} of {needed} confirmations."
-    return "Confirmed; waits until the chain can no longer undo its block."

@@ -5,14 +5,18 @@ from uuid import UUID
 
 import msgspec
 
-from portal.transactions.tables import Outcome, TransactionStatus
+from portal.transactions.tables import AttemptKind, ClosingReason, Outcome, TransactionStatus
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """One signed form of a transaction."""
 
     hash: str
+    kind: AttemptKind
+    """`call` is what was approved; `noop` does nothing but use up the nonce."""
     explorer_url: str | None
+    is_legacy: bool
+    """Whether it offers one gas price instead of EIP-1559 fees; both fees are then that price."""
     gas_limit: int
     max_fee_wei: str
     max_priority_fee_wei: str
@@ -23,6 +27,18 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     last_answer: str | None
     """What the node said last, unless it just took it."""
     mined: bool
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What proved that a transaction that is not ours is final at the nonce."""
+
+    finalized_number: int
+    finalized_hash: str
+    """The final block at which the nonce was used."""
+    transaction_count: int
+    """The next nonce of the signer at that block."""
+    endpoints: int
+    """How many nodes said so, none of them with a receipt of ours."""
 
 
 class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +54,23 @@ class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
     held: bool
     """Whether it waits for something out of the ordinary."""
     failure: str | None
-    """Why it was refused, rejected or reverted, as a sentence."""
+    """Why the action was not carried out as it was approved, as a sentence."""
+    remark: str | None
+    """That it was called off, or that a cancellation came too late, as a sentence."""
+    closing_reason: ClosingReason | None
+    """Why one that does nothing was signed at its nonce; it stays where the call was mined first."""
+    may_cancel: bool
+    """Whether a cancellation can still be asked for."""
+    may_hurry: bool
+    """Whether its fees can be raised now."""
+    cancel_requested_at: datetime | None
+    hurry_requested_at: datetime | None
+    execute_before: datetime | None
+    """By the chain's clock; from then on it is not carried out any more."""
+    suspect_since: datetime | None
+    """By the chain's clock: since when the chain has its nonce used and shows no receipt of ours."""
+    evidence: Evidence | None
+    """Of a displaced one."""
     chain_id: int
     chain_name: str
     currency: str

@@ -1,0 +1,133 @@
+"""Says in a sentence what a transaction waits for, why it failed, and what else is to be known of it. Pure."""
+
+import msgspec
+
+from portal.transactions.states import TERMINAL
+from portal.transactions.tables import ClosingReason, Outcome, TransactionStatus
+
+INCLUDED = (TransactionStatus.MINED, TransactionStatus.CONFIRMED, TransactionStatus.FINALIZED)
+CAUSES = {
+    ClosingReason.CANCELLED: "It was cancelled",
+    ClosingReason.EXPIRED: "Its time ran out",
+    ClosingReason.REFUSED: "The check at signing refused it",
+}
+TOO_LATE = {
+    ClosingReason.CANCELLED: "The cancellation came too late: the chain included the call first.",
+    ClosingReason.EXPIRED: "Its time ran out, but the chain included the call first.",
+    ClosingReason.REFUSED: "The check at signing refused it later, but the call was out and the chain included it.",
+}
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """What the sentences are made of."""
+
+    status: TransactionStatus
+    outcome: Outcome | None
+    reason: str | None
+    revert_reason: str | None
+    closing_reason: ClosingReason | None
+    cancel_requested: bool
+    hurry_requested: bool
+    nonce: int | None
+    signer_address: str | None
+    ahead: int
+    """How many of the same lane come first."""
+    has_call: bool
+    """Whether an attempt of the approved call is signed."""
+    no_op_is_out: bool
+    """Whether one that does nothing was sent."""
+    block_number: int | None
+    confirmations: int
+    confirmations_required: int
+
+
+def waiting_for(it: Standing) -> str | None:
+    """What has to happen next, or why it does not; None once nothing more will happen."""
+    if it.status in TERMINAL:
+        return None
+    if it.cancel_requested and it.closing_reason is None and it.status not in (*INCLUDED, TransactionStatus.SUSPECT):
+        return _cancelling(it)
+    return it.reason or _next(it)
+
+
+def failure(it: Standing) -> str | None:
+    """Why the action was not carried out as it was approved; None where it was, may yet be, or was called off."""
+    if it.status in INCLUDED and it.outcome is Outcome.CANCELLED:
+        return None if it.closing_reason in (None, ClosingReason.CANCELLED) else _closed(it)
+    if it.status in TERMINAL and it.status not in (TransactionStatus.FINALIZED, TransactionStatus.CANCELLED):
+        return it.reason or "It was not carried out."
+    return it.revert_reason
+
+
+def remark(it: Standing) -> str | None:
+    """That it was called off, or that this came too late; None for most."""
+    if it.status is TransactionStatus.CANCELLED:
+        return it.reason or "It was cancelled before anything was signed."
+    if it.status not in INCLUDED or it.closing_reason is None:
+        return None
+    if it.outcome is Outcome.CANCELLED:
+        return _closed(it) if it.closing_reason is ClosingReason.CANCELLED else None
+    return TOO_LATE[it.closing_reason]
+
+
+def suspicion(nonce: int | None, signer_address: str | None) -> str:
+    """Why a suspect transaction waits."""
+    return (
+        f"The chain has used nonce {nonce} of {signer_address} and shows no receipt of ours. If none appears until "
+        "that is final, another program used this key."
+    )
+
+
+def displacement(nonce: int | None, signer_address: str | None) -> str:
+    """How a displaced transaction ended, and what to do."""
+    return (
+        f"Another program used the key of {signer_address}: a transaction that is not ours is final at nonce {nonce}. "
+        "The action was not carried out and is not repeated by itself: find out who has the key, then propose the "
+        "action again, which needs new approvals."
+    )
+
+
+def _cancelling(it: Standing) -> str:
+    if it.status is TransactionStatus.QUEUED:
+        return "It was cancelled; it ends with the next pass of its lane."
+    if it.status is TransactionStatus.NONCED:
+        return "It was cancelled; its place in the signer's order is freed next."
+    return (
+        f"It was cancelled: a transaction that does nothing is sent at its nonce {it.nonce} next. The one of the two "
+        "that the chain includes decides."
+    )
+
+
+def _next(it: Standing) -> str:
+    first = f"{it.ahead} of the same signer come{'s' if it.ahead == 1 else ''} first"
+    sent = f"Sent; waits for a block, and {first}." if it.ahead else "Sent; waits for a block."
+    hurried = "Sent; somebody wants it sped up, so higher fees are offered next."
+    return {
+        TransactionStatus.QUEUED: f"Waits its turn: {first}." if it.ahead else "Waits for a worker to sign it.",
+        TransactionStatus.NONCED: f"It has its place in the signer's order, nonce {it.nonce}, and is signed next.",
+        TransactionStatus.SIGNED: "Signed; it is sent next.",
+        TransactionStatus.BROADCAST: hurried if it.hurry_requested else sent,
+        TransactionStatus.CLOSING: _closing(it),
+        TransactionStatus.SUSPECT: suspicion(it.nonce, it.signer_address),
+        TransactionStatus.MINED: _included(it),
+        TransactionStatus.CONFIRMED: "Confirmed; waits until the chain can no longer undo its block.",
+    }[it.status]
+
+
+def _closing(it: Standing) -> str:
+    cause = CAUSES[it.closing_reason or ClosingReason.CANCELLED]
+    done = "was sent" if it.no_op_is_out else "is sent"
+    decides = " The one of the two that the chain includes decides." if it.has_call else ""
+    return f"{cause}: a transaction that does nothing {done} at its nonce {it.nonce}.{decides}"
+
+
+def _included(it: Standing) -> str:
+    where = f"block {it.block_number}, with {it.confirmations} of {it.confirmations_required} confirmations."
+    if it.outcome is Outcome.CANCELLED:
+        return f"The transaction that does nothing is in {where}"
+    return f"Reverted in {where}" if it.outcome is Outcome.REVERTED else f"In {where}"
+
+
+def _closed(it: Standing) -> str:
+    cause = CAUSES[it.closing_reason or ClosingReason.CANCELLED]
+    return f"{cause}: a transaction that does nothing took its nonce {it.nonce}, so the action was not carried out."

@@ -1,0 +1,133 @@
+"""What a transaction waits for, in one sentence that is true for its state and for what was asked of it."""
+
+import msgspec
+import pytest
+
+from portal.transactions.standing import INCLUDED, Standing, displacement, failure, remark, suspicion, waiting_for
+from portal.transactions.states import TERMINAL
+from portal.transactions.tables import ClosingReason, Outcome
+from portal.transactions.tables import TransactionStatus as Status
+
+PLAIN = Standing(
+    status=Status.QUEUED,
+    outcome=None,
+    reason=None,
+    revert_reason=None,
+    closing_reason=None,
+    cancel_requested=False,
+    hurry_requested=False,
+    nonce=7,
+    signer_address="0xA",
+    ahead=0,
+    has_call=True,
+    no_op_is_out=False,
+    block_number=40,
+    confirmations=1,
+    confirmations_required=2,
+)
+
+
+def standing(status: Status, **more: object) -> Standing:
+    return msgspec.structs.replace(PLAIN, status=status, **more)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_every_state_says_what_it_waits_for_or_that_it_waits_for_nothing(status: Status) -> None:
+    said = waiting_for(standing(status))
+    if status in TERMINAL:
+        assert said is None
+    else:
+        assert said
+        assert said.endswith(".")
+        assert "None" not in said
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "said"),
+    [
+        (Status.QUEUED, {}, "Waits for a worker to sign it."),
+        (Status.QUEUED, {"ahead": 1}, "Waits its turn: 1 of the same signer comes first."),
+        (Status.QUEUED, {"ahead": 3}, "Waits its turn: 3 of the same signer come first."),
+        (Status.NONCED, {}, "It has its place in the signer's order, nonce 7, and is signed next."),
+        (Status.SIGNED, {}, "Signed; it is sent next."),
+        (Status.BROADCAST, {}, "Sent; waits for a block."),
+        (Status.BROADCAST, {"ahead": 2}, "Sent; waits for a block, and 2 of the same signer come first."),
+        (Status.MINED, {"outcome": Outcome.OK}, "In block 40, with 1 of 2 confirmations."),
+        (Status.MINED, {"outcome": Outcome.REVERTED}, "Reverted in block 40, with 1 of 2 confirmations."),
+    ],
+)
+def test_the_plain_way(status: Status, more: dict[str, object], said: str) -> None:
+    assert waiting_for(standing(status, **more)) == said
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status not in TERMINAL])
+def test_what_holds_it_is_what_it_waits_for(status: Status) -> None:
+    assert waiting_for(standing(status, reason="The signer 0xA has too little ETH.")) == (
+        "The signer 0xA has too little ETH."
+    )
+
+
+def test_a_cancellation_that_was_asked_for_is_said_before_what_held_it() -> None:
+    wanted = {"cancel_requested": True, "reason": "No funds."}
+    assert "ends with the next pass" in str(waiting_for(standing(Status.QUEUED, **wanted)))
+    assert "freed next" in str(waiting_for(standing(Status.NONCED, **wanted)))
+    for status in (Status.SIGNED, Status.BROADCAST):
+        assert "does nothing is sent at its nonce 7 next" in str(waiting_for(standing(status, **wanted)))
+
+
+def test_a_cancellation_that_the_chain_overtook_is_not_promised_any_more() -> None:
+    assert waiting_for(standing(Status.MINED, cancel_requested=True)) == "In block 40, with 1 of 2 confirmations."
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        (ClosingReason.CANCELLED, "It was cancelled: "),
+        (ClosingReason.EXPIRED, "Its time ran out: "),
+        (ClosingReason.REFUSED, "The check at signing refused it: "),
+    ],
+)
+def test_closing_names_its_cause_and_whether_the_call_may_still_win(reason: ClosingReason, cause: str) -> None:
+    closing = standing(Status.CLOSING, closing_reason=reason, cancel_requested=True)
+    said = str(waiting_for(closing))
+    assert said.startswith(cause)
+    assert "is sent at its nonce 7" in said
+    assert "decides" in said
+    out = str(waiting_for(msgspec.structs.replace(closing, no_op_is_out=True, has_call=False)))
+    assert "was sent at its nonce 7" in out
+    assert "decides" not in out, "there is no call that could be included instead"
+
+
+@pytest.mark.parametrize("status", INCLUDED)
+def test_a_cancellation_that_won_is_no_failure_but_an_expiry_is(status: Status) -> None:
+    cancelled = standing(status, outcome=Outcome.CANCELLED, closing_reason=ClosingReason.CANCELLED)
+    assert failure(cancelled) is None
+    assert remark(cancelled) == (
+        "It was cancelled: a transaction that does nothing took its nonce 7, so the action was not carried out."
+    )
+    expired = msgspec.structs.replace(cancelled, closing_reason=ClosingReason.EXPIRED)
+    assert str(failure(expired)).startswith("Its time ran out: ")
+    assert remark(expired) is None
+
+
+@pytest.mark.parametrize("status", INCLUDED)
+def test_a_cancellation_that_lost_says_so(status: Status) -> None:
+    late = standing(status, outcome=Outcome.OK, closing_reason=ClosingReason.CANCELLED)
+    assert failure(late) is None
+    assert remark(late) == "The cancellation came too late: the chain included the call first."
+
+
+@pytest.mark.parametrize("status", [Status.REFUSED, Status.REJECTED, Status.EXPIRED, Status.DISPLACED])
+def test_what_ended_without_being_carried_out_says_why(status: Status) -> None:
+    assert failure(standing(status, reason="Bob may not approve any more.")) == "Bob may not approve any more."
+    assert failure(standing(status)), "never nothing"
+
+
+def test_what_was_called_off_before_it_was_signed_is_no_failure() -> None:
+    called_off = standing(Status.CANCELLED, reason="Cancelled by alice.")
+    assert (failure(called_off), remark(called_off)) == (None, "Cancelled by alice.")
+
+
+def test_the_sentences_about_a_foreign_transaction_name_nonce_address_and_what_to_do() -> None:
+    assert "nonce 7 of 0xA" in suspicion(7, "0xA")
+    assert "new approvals" in displacement(7, "0xA")
