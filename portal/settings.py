@@ -56,7 +56,7 @@ class Settings(BaseModel):
     egress_allow: Annotated[
         str,
         Field(
-            description="Private networks, comma-separated, that pull sources may reach: where your own systems are."
+            description="Networks, comma-separated, in which pull sources and webhooks may reach systems of your own."
         ),
     ] = ""
     database_pool_size: Annotated[

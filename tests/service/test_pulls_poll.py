@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from portal import clock
+from portal import clock, egress
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
 from portal.rules.jobs import assess_signals
 from portal.signals.errors import SourceNotActive
-from portal.signals.pulls import egress, running
+from portal.signals.pulls import fetching, running
 from portal.signals.pulls.jobs import pull_sources
 from portal.signals.pulls.service import PullInput, get_pull, pull_now
 from portal.signals.schemas import SourceChange
@@ -267,7 +267,7 @@ async def test_what_is_no_usable_answer_is_said_in_a_sentence(cast: Cast, api: A
 async def test_one_that_never_finishes_is_left_and_keeps_no_other_waiting(
     cast: Cast, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(egress, "ANSWER_SECONDS", 1.5)
+    monkeypatch.setattr(fetching, "ANSWER_SECONDS", 1.5)
     api.say = lambda asked: (
         Reply({"data": orders(1)}, drip=True) if asked.path == "/slow" else Reply({"data": orders(2)})
     )
@@ -386,7 +386,7 @@ async def test_public_addresses_are_not_asked_without_tls(
     _resolve_to(monkeypatch, ["93.184.216.34"])
     view = await source.pull()
     assert view.error is not None
-    assert "must be asked over https://" in view.error
+    assert "must be reached over https://" in view.error
 
 
 async def test_a_proxy_of_the_environment_is_not_used(cast: Cast, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

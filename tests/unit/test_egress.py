@@ -1,4 +1,4 @@
-"""Which addresses pull sources may reach: the internet's, and nothing that only this network can."""
+"""Which addresses customers may let us reach: the internet's, and nothing that only this network can."""
 
 import contextlib
 import ipaddress
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portal.egress import METADATA, check_url, refusal
 from portal.errors import FieldError
-from portal.signals.pulls.egress import METADATA, check_url, refusal
 from tests.pulls import egress_allowed
 
 IPV4 = st.integers(0, 2**32 - 1).map(ipaddress.IPv4Address)

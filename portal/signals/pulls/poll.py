@@ -10,10 +10,11 @@ import msgspec
 from yarl import URL
 
 from portal.db.engine import run_sql
+from portal.egress import check_url
 from portal.errors import FieldError, InputInvalid
 from portal.signals.intake.service import PulledFact
 from portal.signals.pointers import Pointer, find
-from portal.signals.pulls.egress import Answer, check_url, get_json
+from portal.signals.pulls.fetching import Answer, get_json
 from portal.signals.pulls.items import list_items, read_answer
 from portal.signals.pulls.kinds import Claim, Position, PullFailed, PullKind, Step
 from portal.signals.schemes.base import TYPE, type_of

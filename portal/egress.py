@@ -1,4 +1,4 @@
-"""Fetches JSON from addresses that customers name, without letting them reach what only this network can.
+"""Sends requests to addresses that customers name, without letting them reach what only this network can.
 
 A name is resolved here, every address of it is judged, and the connection goes to an address that was judged: what the
 name means a moment later (DNS rebinding) does not matter. TLS is verified against the name. Redirects are not followed
@@ -9,27 +9,25 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import cache
+from typing import TypeVar
 
 import aiohttp
-import msgspec
 from yarl import URL
 
 from portal import clock
 from portal.errors import FieldError
 from portal.settings import get_settings
-from portal.signals.pulls.kinds import PullFailed
 
+T = TypeVar("T")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-MAX_ANSWER_BYTES = 5 * 1024 * 1024
 RESOLVE_SECONDS = 5
 CONNECT_SECONDS = 5
-ANSWER_SECONDS = 20
 MOST_ADDRESSES = 4
 """Of a name, tried one after the other."""
 LONGEST_WAIT_SECONDS = 86400
@@ -63,11 +61,8 @@ SPECIAL = tuple(
 """Special addresses that `ipaddress` of some Python version calls global."""
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What an API said. `body` is None where it said 304."""
-
-    body: bytes | None
-    etag: str | None
+class RequestFailed(Exception):
+    """There is no answer; the text is a sentence for people that holds neither a header nor the query."""
 
 
 def refusal(address: Address, allowed: Sequence[Network]) -> str | None:
@@ -95,13 +90,13 @@ def check_url(text: str, path: str) -> URL:
     if url.scheme not in ("http", "https") or not host or not text.isascii() or not text.isprintable():
         raise FieldError(path, "Give a web address such as https://api.example.org/orders.")
     if url.user is not None or url.password is not None:
-        raise FieldError(path, "Give the password as the source's secret, not inside the address: addresses are shown.")
+        raise FieldError(path, "Leave the password out of the address: addresses are shown.")
     if url.raw_fragment:
         raise FieldError(path, "Leave out the part after #: a server never sees it.")
     if port not in (80, 443) and (port or 0) < LEAST_FREE_PORT:
         raise FieldError(path, f"Only the ports 80, 443 and those from {LEAST_FREE_PORT} on are connected to.")
     if url.scheme == "http" and not _allowed():
-        raise FieldError(path, "Use https://. Without TLS anybody on the way could read and invent facts.")
+        raise FieldError(path, "Use https://. Without TLS anybody on the way could read and change what is said.")
     try:
         literal = ipaddress.ip_address(host)
     except ValueError:
@@ -111,33 +106,46 @@ def check_url(text: str, path: str) -> URL:
     return url
 
 
-async def get_json(url: URL, headers: Mapping[str, str]) -> Answer:
-    """Fetch JSON of at most 5 MB. Raises `PullFailed` with a sentence that holds neither a header nor the query."""
+async def request(
+    method: str,
+    url: URL,
+    headers: Mapping[str, str],
+    read: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+    *,
+    seconds: float,
+    body: bytes | None = None,
+) -> T:
+    """Send a request and give what `read` makes of the answer, all within `seconds`. Raises `RequestFailed`.
+
+    A second address of the host is tried only where nothing was connected to, so what is sent is sent at most once.
+    """
     host = url.raw_host
     assert host, "check_url refuses an address without a host"
     addresses = await _resolve(host, url)
-    timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS, sock_connect=CONNECT_SECONDS)
+    timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session:
         for place, address in enumerate(addresses, start=1):
             try:
-                async with session.get(
+                async with session.request(
+                    method,
                     url.with_host(str(address)),
-                    headers={**headers, "Host": url.host_port_subcomponent or host, "Accept": "application/json"},
+                    data=body,
+                    headers={**headers, "Host": url.host_port_subcomponent or host},
                     server_hostname=host if url.scheme == "https" else None,
                     ssl=tls_context(),
                     allow_redirects=False,
                 ) as response:
-                    return await _read(response, host)
+                    return await read(response)
             except aiohttp.ClientConnectorCertificateError as error:
-                raise PullFailed(f"The certificate of {host} is not valid: {error.certificate_error}.") from None
+                raise RequestFailed(f"The certificate of {host} is not valid: {error.certificate_error}.") from None
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 if place == len(addresses):
                     reason = getattr(error, "strerror", None) or f"no connection within {CONNECT_SECONDS} seconds"
-                    raise PullFailed(f"{host} cannot be reached: {reason}.") from None
+                    raise RequestFailed(f"{host} cannot be reached: {reason}.") from None
             except TimeoutError:
-                raise PullFailed(f"{host} does not answer within {ANSWER_SECONDS} seconds.") from None
+                raise RequestFailed(f"{host} does not answer within {seconds:g} seconds.") from None
             except aiohttp.ClientError as error:
-                raise PullFailed(f"{host} broke off or does not speak HTTP ({type(error).__name__}).") from None
+                raise RequestFailed(f"{host} broke off or does not speak HTTP ({type(error).__name__}).") from None
     raise AssertionError("a name resolves to at least one address")
 
 
@@ -148,21 +156,23 @@ def tls_context() -> ssl.SSLContext:
 
 
 async def _resolve(host: str, url: URL) -> list[Address]:
-    """The addresses to try. Raises `PullFailed` if the name has none, or any that must not be reached."""
+    """The addresses to try. Raises `RequestFailed` if the name has none, or any that must not be reached."""
     loop = asyncio.get_running_loop()
     try:
         found = await asyncio.wait_for(loop.getaddrinfo(host, url.port, type=socket.SOCK_STREAM), RESOLVE_SECONDS)
     except TimeoutError:
-        raise PullFailed(f"The name {host} could not be resolved within {RESOLVE_SECONDS} seconds.") from None
+        raise RequestFailed(f"The name {host} could not be resolved within {RESOLVE_SECONDS} seconds.") from None
     except (OSError, UnicodeError):
-        raise PullFailed(f"There is no host {host}.") from None
+        raise RequestFailed(f"There is no host {host}.") from None
     addresses = list(dict.fromkeys(ipaddress.ip_address(each[4][0]) for each in found))
     for address in addresses:
         if reason := refusal(address, _allowed()):
             named = "" if str(address) == host else f"{host} has the address "
-            raise PullFailed(f"{named}{address}, which is {reason}: no connection is made to it.")
+            raise RequestFailed(f"{named}{address}, which is {reason}: no connection is made to it.")
         if url.scheme == "http" and refusal(address, ()) is None:
-            raise PullFailed(f"{host} must be asked over https://: without TLS anybody on the way could invent facts.")
+            raise RequestFailed(
+                f"{host} must be reached over https://: without TLS anybody on the way could change what is said."
+            )
     return addresses[:MOST_ADDRESSES]
 
 
@@ -175,34 +185,7 @@ def _allowed() -> tuple[Network, ...]:
     return _networks(get_settings().egress_allow)
 
 
-async def _read(response: aiohttp.ClientResponse, host: str) -> Answer:
-    given = response.headers.get("ETag", "")
-    etag = given if given.isascii() and given.isprintable() else None  # others can be neither kept nor sent back
-    if response.status == 304:
-        return Answer(None, etag)
-    if response.status != 200:
-        raise PullFailed(_why_not(response, host), retry_after_seconds=_retry_after(response))
-    kind = response.content_type
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        raise PullFailed(f"{host} answers {kind[:100]} where JSON is expected.")
-    body = bytearray()
-    async for chunk in response.content.iter_chunked(64 * 1024):  # after decompression
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise PullFailed(f"The answer of {host} is larger than {MAX_ANSWER_BYTES // 1024**2} MB. Ask for less.")
-    return Answer(bytes(body), etag)
-
-
-def _why_not(response: aiohttp.ClientResponse, host: str) -> str:
-    status = response.status
-    if 300 <= status < 400:
-        return f"{host} redirects (HTTP {status}), which is not followed. Give the final address."
-    if status in (401, 403):
-        return f"{host} answers HTTP {status}: it does not accept the source's secret."
-    return f"{host} answers HTTP {status}."
-
-
-def _retry_after(response: aiohttp.ClientResponse) -> int | None:
+def retry_after(response: aiohttp.ClientResponse) -> int | None:
     """Seconds of `Retry-After` (RFC 9110, 10.2.3), at most a day; None where it says nothing readable."""
     value = response.headers.get("Retry-After", "").strip()
     if value.isascii() and value.isdigit():
