@@ -8,12 +8,11 @@ import pytest_asyncio
 
 from portal.audit.service import verify
 from portal.db.engine import run_sql
-from portal.errors import Forbidden, NotFound
+from portal.errors import Conflict, Forbidden, NotFound
 from portal.transactions.controls import (
     NotCancellable,
     NotHurriable,
     cancel,
-    get_controls,
     speed_up,
 )
 from portal.transactions.jobs import run_lanes
@@ -52,11 +51,11 @@ async def requested(transaction_id: UUID, column: str) -> bool:
 
 async def test_a_cancellation_is_written_down_once_with_who_asked_for_it(play: Play) -> None:
     cast, transaction_id = play.stage.cast, await queued(play)
-    await cancel(cast.oscar.actor, transaction_id)
+    assert (await cancel(cast.oscar.actor, transaction_id)).cancel_requested_at
     assert await requested(transaction_id, "cancel_requested_at")
     with pytest.raises(NotCancellable) as refused:
         await cancel(cast.alice.actor, transaction_id)
-    assert "asked for" in refused.value.detail
+    assert "cancelled already" in refused.value.detail
     assert (await play.audit(transaction_id)).count("cancel_requested") == 1
     assert await verify(play.organization_id) is None
 
@@ -133,20 +132,18 @@ async def test_who_may_ask(play: Play) -> None:
     with pytest.raises(NotFound):
         await cancel(cast.dave.actor, transaction_id)
     with pytest.raises(NotFound):
-        await get_controls(cast.dave.actor.organization_id, transaction_id)
+        await speed_up(cast.dave.actor, transaction_id)
 
 
-async def test_a_page_can_say_beforehand_what_may_be_asked(play: Play) -> None:
-    transaction_id = await sent(play)
-    open = await get_controls(play.organization_id, transaction_id)
-    assert (open.why_not_cancel, open.why_not_speed_up) == (None, None)
-    await run_sql("UPDATE transaction SET status = 'closing' WHERE id = {}", transaction_id)
-    closing = await get_controls(play.organization_id, transaction_id)
-    assert closing.why_not_cancel
-    assert "being closed" in closing.why_not_cancel
-    assert closing.why_not_speed_up is None
-    await run_sql("UPDATE transaction SET status = 'suspect' WHERE id = {}", transaction_id)
-    suspect = await get_controls(play.organization_id, transaction_id)
-    assert suspect.why_not_cancel == suspect.why_not_speed_up
-    assert suspect.why_not_cancel
-    assert "nonce is used up" in suspect.why_not_cancel
+async def test_what_is_closed_can_be_sped_up_and_what_lost_its_nonce_cannot_be_changed(play: Play) -> None:
+    alice, transaction_id = play.stage.cast.alice.actor, await sent(play)
+    await run_sql("UPDATE transaction SET status = 'closing', closing_reason = 'expired'")
+    with pytest.raises(NotCancellable) as refused:
+        await cancel(alice, transaction_id)
+    assert "being closed already" in refused.value.detail
+    await speed_up(alice, transaction_id)
+    await run_sql("UPDATE transaction SET status = 'suspect', hurry_requested_at = NULL")
+    for ask in (cancel, speed_up):
+        with pytest.raises(Conflict) as refused:
+            await ask(alice, transaction_id)
+        assert "nonce is used up" in refused.value.detail
