@@ -1,112 +1,294 @@
-"""One RPC address: JSON-RPC batches over open connections; what went wrong is said without the address."""
+"""One RPC address: JSON-RPC batches over open connections, and how well it serves. Never says the address.
+
+What counts against an endpoint is what it fails to do as a server: no connection, no answer in time, HTTP 429 or 5xx,
+something that is not JSON-RPC, another chain. What it says of a call or a transaction (a revert, a nonce, funds) never
+does. One that failed rests, twice as long each time, and is asked for its chain id before anything else afterwards.
+"""
 
 import asyncio
+import itertools
+import random
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from enum import StrEnum
+from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
-from eth_typing import URI
-from prometheus_client import Histogram
-from web3 import AsyncHTTPProvider
-from web3.types import RPCEndpoint
+import msgspec
+from prometheus_client import Counter, Gauge, Histogram
 
-from portal.chain.send_answers import error_text
+from portal.chain.results import QUANTITY, Nonsense
+from portal.chain.send_answers import error_text, is_busy
+from portal.logging import get_logger
 
+log = get_logger(__name__)
 REQUEST_SECONDS = Histogram("portal_node_request_seconds", "Time of one request to a node", ["chain", "result"])
+FAILURES = Counter("portal_node_failures_total", "Failures of an RPC endpoint", ["chain", "endpoint", "trouble"])
+UP = Gauge("portal_node_endpoint_up", "1 while an RPC endpoint answered when last asked", ["chain", "endpoint"])
 TIMEOUT_SECONDS = 10
-REST_SECONDS = 15  # an endpoint that failed is asked last for so long
+MOST_BYTES = 64 * 2**20
+"""Of one answer: far beyond any that is asked for, and within what a process can hold."""
+LONGEST_REST_SECONDS = 120
+IDS = itertools.count(1)
+"""Unique in this process, so that an answer to another request is never taken for the one that is waited for."""
 
 Asked = tuple[str, list[Any]]
 """A method and its parameters."""
+Answer = dict[str, Any]
+"""Has either `result` or `error`."""
+
+
+class Trouble(StrEnum):
+    """What counts against an endpoint."""
+
+    UNREACHABLE = "unreachable"
+    SLOW = "slow"
+    BUSY = "busy"
+    """It asks for fewer requests."""
+    BROKEN = "broken"
+    """HTTP 5xx, or an answer that is not JSON-RPC."""
+    WRONG_CHAIN = "wrong_chain"
+
+
+FIRST_REST_SECONDS = {
+    Trouble.UNREACHABLE: 1.0,
+    Trouble.SLOW: TIMEOUT_SECONDS,
+    Trouble.BUSY: 1.0,
+    Trouble.BROKEN: 1.0,
+    Trouble.WRONG_CHAIN: 5.0,
+}
+CLOSED_BY = frozenset({Trouble.BUSY, Trouble.WRONG_CHAIN})
+"""Not asked at all while they rest; others are asked where nobody else is left."""
 
 
 class EndpointFailed(Exception):
     """One endpoint gave no usable answer; the text continues "The node of chain 1 ..." and never names an address."""
 
-
-class Response(aiohttp.ClientResponse):
-    """Lets through the JSON-RPC errors that some nodes send with an HTTP status such as 400."""
-
-    def raise_for_status(self) -> None:
-        if self.status in (408, 429) or self.status >= 500 or self.content_type != "application/json":
-            super().raise_for_status()
+    def __init__(self, trouble: Trouble, said: str, *, arrived: bool = True, retry_after_seconds: float = 0) -> None:
+        super().__init__(said)
+        self.trouble = trouble
+        self.arrived = arrived
+        """Whether it may have received and carried out what was asked."""
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Endpoint:
-    """One RPC address of a chain, with connections that are kept open. Verifies the chain id before anything else."""
+    """One RPC address of a chain, the `place`-th of the settings, with connections that are kept open."""
 
-    def __init__(self, chain_id: int, url: str) -> None:
+    def __init__(self, chain_id: int, url: str, place: int) -> None:
         self.chain_id = chain_id
-        self.rests_until = 0.0
-        self._url = URI(url)
+        self.place = place
+        self.lagging = False
+        """Whether its head is behind that of the others."""
+        self.failure: EndpointFailed | None = None
+        """The last one, while it has not answered since."""
+        self._url = url
+        self._failures = 0
+        self._rests_until = 0.0
         self._verified = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._provider = AsyncHTTPProvider(
-            self._url,
-            request_kwargs={"timeout": aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)},
-            exception_retry_configuration=None,
-        )
+        self._session: aiohttp.ClientSession | None = None
+        self._verifying = asyncio.Lock()
 
-    async def ask(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
-        """The answers in the order of `asked`, each with `result` or `error`. Raises `EndpointFailed`."""
+    @property
+    def name(self) -> str:
+        """Its host where the address can hold no key, else its place in the settings."""
+        parts = urlsplit(self._url)
+        bare = parts.username is None and parts.path in ("", "/") and not parts.query
+        return parts.netloc if bare else f"endpoint {self.place}"
+
+    @property
+    def rests(self) -> bool:
+        """Whether it failed a short while ago, or is just being tried again: others come first."""
+        return bool(self._failures) and (time.monotonic() < self._rests_until or self._verifying.locked())
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is asked of it now, even if there is nobody else."""
+        return bool(self.failure and self.failure.trouble in CLOSED_BY and time.monotonic() < self._rests_until)
+
+    async def ask(self, asked: Sequence[Asked]) -> list[Answer]:
+        """An answer to each of `asked`, in order. Raises `EndpointFailed`; `RecursionError` for a trace too deep."""
+        answers, failure = await self._exchange(asked)
+        if failure:
+            raise failure
+        return [answer for answer in answers if answer is not None]
+
+    async def ask_each(self, asked: Sequence[Asked]) -> list[Answer | None]:
+        """As `ask`, but None for what was left unanswered. Raises `EndpointFailed` where nothing came back."""
+        return (await self._exchange(asked))[0]
+
+    async def _exchange(self, asked: Sequence[Asked]) -> tuple[list[Answer | None], EndpointFailed | None]:
         started, result = time.perf_counter(), "failed"
         try:
             if not self._verified:
                 await self._verify()
             answers = await self._post(asked)
-            result = "ok"
-        except EndpointFailed:
-            self._verified = False
-            self.rests_until = time.monotonic() + REST_SECONDS
+            failure = _failure_in(answers)
+            result = "failed" if failure else "ok"
+        except EndpointFailed as failed:
+            self._note(failed)
             raise
         finally:
             REQUEST_SECONDS.labels(self.chain_id, result).observe(time.perf_counter() - started)
-        return answers
+        self._note(failure)
+        return answers, failure
 
     async def _verify(self) -> None:
-        answer = (await self._post([("eth_chainId", [])]))[0]
-        said = answer.get("result")
+        """Ask for its chain id, once for all who wait. Nothing else is asked of it before."""
+        self._connections()  # the lock is one of this event loop
+        async with self._verifying:
+            if self._verified:
+                return
+            try:
+                answer = (await self._post([("eth_chainId", [])]))[0] or {}
+                if failure := _failure_in([answer]):
+                    raise failure
+            except EndpointFailed as failure:
+                failure.arrived = False
+                raise
+            said = answer.get("result")
+            if said != hex(self.chain_id):
+                raise EndpointFailed(Trouble.WRONG_CHAIN, _wrong_chain(said), arrived=False)
+            self._verified = True
+
+    def check_chain(self, said: Any) -> None:
+        """Close it unless `said` is its chain's id: an address may be pointed elsewhere without a failure."""
         if said != hex(self.chain_id):
-            named = int(said, 16) if isinstance(said, str) and said.startswith("0x") else "unknown"
-            raise EndpointFailed(f"belongs to another chain (its id is {named}); correct PORTAL_CHAIN_RPC_URLS")
-        self._verified = True
+            failure = EndpointFailed(Trouble.WRONG_CHAIN, _wrong_chain(said), arrived=False)
+            self._note(failure)
+            raise failure
 
-    async def _post(self, asked: Sequence[Asked]) -> list[dict[str, Any]]:
-        await self._keep_connections()
+    def blame(self, error: Exception) -> None:
+        """Count an answer against it that nothing sensible could be read from."""
+        said = str(error) if isinstance(error, Nonsense) else "answers something that makes no sense"
+        self._note(EndpointFailed(Trouble.BROKEN, said))
+
+    def _note(self, failure: EndpointFailed | None) -> None:
+        UP.labels(self.chain_id, self.place).set(failure is None)
+        if failure is None:
+            if self._failures:
+                log.info("node.back", chain_id=self.chain_id, endpoint=self.place, failures=self._failures)
+            self._failures, self.failure = 0, None
+            return
+        FAILURES.labels(self.chain_id, self.place, failure.trouble.value).inc()
+        self.failure = failure
+        self._verified = False
+        self._failures = min(self._failures + 1, 16)
+        longest = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS[failure.trouble] * 2 ** (self._failures - 1))
+        # With jitter, so that the processes of an installation do not come back all at once.
+        rest = max(longest * random.uniform(0.5, 1), min(failure.retry_after_seconds, LONGEST_REST_SECONDS))  # noqa: S311
+        self._rests_until = time.monotonic() + rest
+        say = log.error if failure.trouble is Trouble.WRONG_CHAIN else log.warning
+        say(
+            "node.failed",
+            chain_id=self.chain_id,
+            endpoint=self.place,
+            trouble=failure.trouble.value,
+            reason=str(failure),
+            rests_seconds=round(rest, 1),
+        )
+
+    async def _post(self, asked: Sequence[Asked]) -> list[Answer | None]:
+        ids = [next(IDS) for _ in asked]
+        body = msgspec.json.encode(
+            [
+                {"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}
+                for id, (method, parameters) in zip(ids, asked, strict=True)
+            ]
+        )
         try:
-            answers = await self._provider.make_batch_request(
-                [(RPCEndpoint(method), parameters) for method, parameters in asked]
-            )
+            async with self._connections().post(self._url, data=body, allow_redirects=False) as response:
+                content = await _read(response)
         except TimeoutError:
-            raise EndpointFailed(f"does not answer within {TIMEOUT_SECONDS} seconds") from None
-        except aiohttp.ClientResponseError as error:
-            raise EndpointFailed(f"answers HTTP {error.status}") from None
+            raise EndpointFailed(Trouble.SLOW, f"does not answer within {TIMEOUT_SECONDS} seconds") from None
+        except (aiohttp.ClientConnectorError, aiohttp.InvalidURL):
+            raise EndpointFailed(Trouble.UNREACHABLE, "cannot be reached", arrived=False) from None
         except (aiohttp.ClientError, OSError):
-            raise EndpointFailed("cannot be reached") from None
-        except (ValueError, TypeError, AttributeError, KeyError):  # what web3 raises for a body that is not JSON-RPC
-            raise EndpointFailed("answers something that is not JSON-RPC") from None
-        if isinstance(answers, dict) and "error" in answers:
-            raise EndpointFailed(f"refuses the request: {error_text(answers['error'])}")
-        if (
-            not isinstance(answers, list)
-            or len(answers) != len(asked)
-            or any("result" not in a and "error" not in a for a in answers)
-        ):
-            raise EndpointFailed("answers something that is not JSON-RPC")
-        return cast(list[dict[str, Any]], answers)
+            raise EndpointFailed(Trouble.UNREACHABLE, "cannot be reached") from None
+        if response.status in (408, 429) or response.status >= 500:
+            raise _refused(response)
+        try:
+            said = msgspec.json.decode(content)
+        except ValueError:
+            said = None
+        except RecursionError:
+            if not all(method.startswith("eth_") for method, _ in asked):
+                raise  # an honest trace can be nested deeper than is read here: its caller asks for less at once
+            said = None
+        if isinstance(said, list):
+            return _match(ids, said)
+        if isinstance(said, dict) and said.get("error") is not None:
+            trouble = Trouble.BUSY if is_busy(said["error"]) else Trouble.BROKEN
+            raise EndpointFailed(trouble, f"refuses the request: {error_text(said['error'])}")
+        if response.status >= 300:
+            raise _refused(response)
+        raise _nonsense()
 
-    async def _keep_connections(self) -> None:
-        """Replace web3's own session, which opens a connection for each request; once an event loop."""
+    def _connections(self) -> aiohttp.ClientSession:
+        """Open connections, once an event loop."""
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
+        if self._session is None or self._loop is not loop:
             self._loop = loop
-            connector = aiohttp.TCPConnector(limit=32, keepalive_timeout=10)
-            await self._provider.cache_async_session(
-                aiohttp.ClientSession(connector=connector, response_class=Response)
+            self._verifying = asyncio.Lock()
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=10),
+                timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
+                headers={"content-type": "application/json"},
             )
+        return self._session
 
     async def close(self) -> None:
-        if self._loop is asyncio.get_running_loop():
-            await self._provider.disconnect()
-        self._loop = None
+        if self._session and self._loop is asyncio.get_running_loop():
+            await self._session.close()
+        self._session = None
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for part in response.content.iter_any():
+        content += part
+        if len(content) > MOST_BYTES:
+            raise EndpointFailed(Trouble.BROKEN, f"answers more than {MOST_BYTES} bytes")
+    return bytes(content)
+
+
+def _match(ids: Sequence[int], said: list[Any]) -> list[Answer | None]:
+    """The answer to each id, whatever their order; None where there is none, or two that differ."""
+    found: dict[int, Answer | None] = {}
+    for each in said:
+        if not isinstance(each, dict) or type(id := each.get("id")) is not int:
+            continue
+        error = each.get("error")
+        answer = {"error": error} if error is not None else {"result": each["result"]} if "result" in each else None
+        found[id] = answer if found.get(id, answer) == answer else None
+    return [found.get(id) for id in ids]
+
+
+def _failure_in(answers: Sequence[Answer | None]) -> EndpointFailed | None:
+    if not all(answers):
+        return _nonsense()
+    for answer in answers:
+        if answer and "error" in answer and is_busy(answer["error"]):
+            return EndpointFailed(Trouble.BUSY, f"refuses the request: {error_text(answer['error'])}")
+    return None
+
+
+def _refused(response: aiohttp.ClientResponse) -> EndpointFailed:
+    wait = response.headers.get("retry-after", "")
+    busy = response.status == 429 or (response.status == 503 and wait)
+    return EndpointFailed(
+        Trouble.BUSY if busy else Trouble.BROKEN,
+        f"answers HTTP {response.status}",
+        retry_after_seconds=float(wait) if wait.isdecimal() else 0,
+    )
+
+
+def _nonsense() -> EndpointFailed:
+    return EndpointFailed(Trouble.BROKEN, "answers something that is not JSON-RPC")
+
+
+def _wrong_chain(said: Any) -> str:
+    named = int(said, 16) if isinstance(said, str) and QUANTITY.fullmatch(said) else "unknown"
+    return f"belongs to another chain (its id is {named}); correct PORTAL_CHAIN_RPC_URLS"

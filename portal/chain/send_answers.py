@@ -13,6 +13,8 @@ import msgspec
 from portal.chain.values import printable
 
 MAX_MESSAGE = 500
+BUSY = re.compile(r"\brate\b|too many requests|capacity|throughput|per second|quota|\bbusy\b|compute units", re.I)
+"""What nodes say of themselves rather than of a question."""
 ADDRESS_OF_NODE = re.compile(r"\b(?:https?|wss?)://\S+", re.I)
 
 
@@ -37,6 +39,10 @@ class SendKind(StrEnum):
     """No answer, or one about the node rather than the transaction: it may have been accepted."""
     UNKNOWN = "unknown"
     """Words we do not know: it may have been accepted."""
+
+
+NOT_TAKEN = frozenset({SendKind.UNDERPRICED, SendKind.NONCE_TOO_HIGH, SendKind.FUNDS, SendKind.FATAL})
+"""After any other answer the node may have the bytes."""
 
 
 class SendAnswer(msgspec.Struct, frozen=True):
@@ -182,6 +188,14 @@ def error_text(error: Any) -> str:
 def clean(text: str) -> str:
     """`text` on one line, at most 500 characters, without the address of a node: that can hold a key."""
     return ADDRESS_OF_NODE.sub("[address]", printable(text)).strip()[:MAX_MESSAGE]
+
+
+def is_busy(error: Any) -> bool:
+    """Whether a JSON-RPC error asks for fewer requests. The words of a contract, which a revert quotes, never do."""
+    said = error if isinstance(error, dict) else {"message": error}
+    text = str(said.get("message") or "")
+    of_a_call = said.get("code") == 3 or "revert" in text.lower() or str(said.get("data") or "").startswith("0x")
+    return not of_a_call and bool(BUSY.search(text))
 
 
 def answer_of(error: Any) -> SendAnswer:

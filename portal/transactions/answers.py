@@ -6,7 +6,7 @@ or a definite refusal before anybody can have accepted them, ends a transaction.
 
 from enum import StrEnum
 
-from portal.chain.send_answers import SendKind
+from portal.chain.send_answers import NOT_TAKEN, SendKind
 
 
 class Step(StrEnum):
@@ -35,9 +35,6 @@ AFTER_FIRST_SEND: dict[SendKind, Step] = {
     SendKind.UNKNOWN: Step.ASK_NONCE,
     SendKind.FATAL: Step.GIVE_UP,
 }
-
-NOT_TAKEN = frozenset({SendKind.UNDERPRICED, SendKind.NONCE_TOO_HIGH, SendKind.FUNDS, SendKind.FATAL})
-"""After any other answer somebody may have the bytes."""
 
 REPRICED_WHEN_OUT = frozenset({SendKind.UNDERPRICED, SendKind.REPLACEMENT_UNDERPRICED})
 """Answers to sending again that call for higher fees: what is out, or was, is too cheap for this node now."""

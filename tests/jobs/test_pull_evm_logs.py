@@ -152,7 +152,7 @@ async def points(chain: tuple[Anvil, Between], cast: Cast) -> AsyncIterator[Poin
     node, between = chain
     between.honest()
     node.rpc("evm_setAutomine", True)
-    get_node(CHAIN)._endpoints[0].rests_until = 0
+    get_node(CHAIN)._pool.endpoints[0]._rests_until = 0
     await register_chains()
     made = Points(node, between, cast)
     await made.register()

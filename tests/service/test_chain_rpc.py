@@ -15,6 +15,7 @@ from eth_utils.crypto import keccak
 from portal.chain import endpoint
 from portal.chain.abi import encode_call, encode_constructor
 from portal.chain.compiler import compile_template
+from portal.chain.endpoint import Trouble
 from portal.chain.rpc import Call, CallReverted, Fees, Node, NodeUnavailable, Simulation
 from portal.chain.send_answers import SendKind
 from tests.anvil import Anvil, running_anvil
@@ -316,7 +317,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_the_next_node_takes_over_and_the_first_comes_back(chain: Anvil, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint, "REST_SECONDS", 0.5)
+    monkeypatch.setitem(endpoint.FIRST_REST_SECONDS, Trouble.BROKEN, 0.5)
     asked = 0
 
     def broken(_: Any) -> bytes:

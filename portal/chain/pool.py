@@ -1,0 +1,77 @@
+"""The endpoints of one chain: who is asked, who next, and what it means when they differ."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from portal.chain.endpoint import Answer, Asked, Endpoint, EndpointFailed
+from portal.chain.results import NONSENSE
+from portal.chain.send_answers import error_text
+from portal.errors import Unavailable
+
+T = TypeVar("T")
+
+
+class NodeUnavailable(Unavailable):
+    """No node of the chain gives a usable answer now."""
+
+    title = "The chain's node does not answer"
+
+
+class Pool:
+    """Endpoints in the order of preference; one that failed of late or lags comes after the others."""
+
+    def __init__(self, chain_id: int, endpoints: Sequence[Endpoint]) -> None:
+        self.chain_id = chain_id
+        self.endpoints = endpoints
+
+    def in_order(self) -> Iterator[Endpoint]:
+        """Those that may be asked now, the best first."""
+        for endpoint in sorted(self.endpoints, key=lambda each: (each.rests, each.lagging)):
+            if not endpoint.is_closed:
+                yield endpoint
+
+    async def ask(self, asked: Sequence[Asked]) -> list[Answer]:
+        """The answers of the first endpoint that gives any, errors about what is asked included.
+
+        Raises `NodeUnavailable`.
+        """
+        for endpoint in self.in_order():
+            try:
+                return await endpoint.ask(asked)
+            except EndpointFailed:
+                continue
+        raise self.unavailable()
+
+    async def read(self, asked: Sequence[Asked], parse: Callable[[list[Any]], T]) -> T:
+        """What `parse` makes of the results of the first endpoint that has them all.
+
+        One that answers an error is passed over; one whose results make no sense to `parse` has failed. For what no
+        honest node that is up to date can refuse. Raises `NodeUnavailable`.
+        """
+        refusal = None
+        for endpoint in self.in_order():
+            try:
+                answers = await endpoint.ask(asked)
+            except EndpointFailed:
+                continue
+            errors = [answer["error"] for answer in answers if "error" in answer]
+            if errors:
+                refusal = refusal or f"The node of chain {self.chain_id} refuses: {error_text(errors[0])}."
+                continue
+            try:
+                return parse([answer["result"] for answer in answers])
+            except NONSENSE as error:
+                endpoint.blame(error)
+        raise NodeUnavailable(refusal, retry_after_seconds=5) if refusal else self.unavailable()
+
+    async def ask_rest(self, asked: Sequence[Asked], besides: set[Endpoint]) -> None:
+        """Ask the same of all others that are well; what they say is of no interest."""
+        others = [each for each in self.endpoints if each not in besides and not each.rests]
+        await asyncio.gather(*(each.ask_each(asked) for each in others), return_exceptions=True)
+
+    def unavailable(self) -> NodeUnavailable:
+        """Why nobody answers: what the preferred endpoint said last."""
+        said = [str(each.failure) for each in self.endpoints if each.failure]
+        also = f" (nor does any of {len(said) - 1} more)" if len(said) > 1 else ""
+        return NodeUnavailable(f"The node of chain {self.chain_id} {said[0]}{also}.", retry_after_seconds=5)

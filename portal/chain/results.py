@@ -1,0 +1,99 @@
+"""What nodes answer, from JSON to values. Pure; anything that makes no sense raises `ValueError` and its like."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from eth_utils.address import to_checksum_address
+
+from portal.chain.logs import Log
+
+T = TypeVar("T")
+
+
+class Nonsense(ValueError):
+    """An answer that no honest node gives; the text continues "The node of chain 1 ..."."""
+
+
+NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
+"""What the functions here raise for an answer that is not of its form."""
+QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+
+
+class Block(msgspec.Struct, frozen=True):
+    number: int
+    hash: str
+    timestamp: int
+    """Unix seconds."""
+    base_fee_wei: int | None
+    """None on a chain without EIP-1559."""
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    hash: str
+    block_number: int
+    block_hash: str
+    ok: bool
+    """False if it reverted."""
+    gas_used: int
+    gas_price_wei: int
+    """What was paid per unit of gas."""
+    contract_address: str | None
+
+
+def optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda result: None if result is None else parse(result)
+
+
+def parse_number(result: Any) -> int:
+    """A quantity of JSON-RPC, of at most 256 bits."""
+    if not QUANTITY.fullmatch(result):
+        raise ValueError("no quantity")
+    return int(result, 16)
+
+
+def parse_bytes(result: Any) -> bytes:
+    return bytes.fromhex(result.removeprefix("0x"))
+
+
+def parse_parent_hash(result: Any) -> str:
+    return str(result["parentHash"]).lower()
+
+
+def parse_block(result: Any) -> Block:
+    base_fee = result.get("baseFeePerGas")
+    return Block(
+        number=parse_number(result["number"]),
+        hash=result["hash"].lower(),
+        timestamp=parse_number(result["timestamp"]),
+        base_fee_wei=None if base_fee is None else parse_number(base_fee),
+    )
+
+
+def parse_log(result: Any) -> Log:
+    if result.get("removed"):
+        raise ValueError("a log of a block that is not canonical")
+    return Log(
+        address=result["address"].lower(),
+        topics=[parse_bytes(topic) for topic in result["topics"]],
+        data=parse_bytes(result["data"]),
+        block_number=parse_number(result["blockNumber"]),
+        block_hash=result["blockHash"].lower(),
+        transaction_hash=result["transactionHash"].lower(),
+        index=parse_number(result["logIndex"]),
+    )
+
+
+def parse_receipt(result: Any) -> Receipt | None:
+    if result["blockHash"] is None or result["blockNumber"] is None:  # a pending one, as some nodes give
+        return None
+    return Receipt(
+        hash=result["transactionHash"].lower(),
+        block_number=parse_number(result["blockNumber"]),
+        block_hash=result["blockHash"].lower(),
+        ok=parse_number(result["status"]) == 1,
+        gas_used=parse_number(result["gasUsed"]),
+        gas_price_wei=parse_number(result["effectiveGasPrice"]),
+        contract_address=result["contractAddress"] and to_checksum_address(result["contractAddress"]),
+    )
