@@ -29,8 +29,8 @@ from portal.signals.schemas import (
 from portal.signals.search import find_ids
 from portal.signals.tables import SchemaFailure, SignalStatus, SourceStatus
 
-MOST_COUNTED = 10_000
-MOST_FOUND = 1_000
+MOST_COUNTED = 5_000
+MOST_FOUND = 500
 """Signals that match a text and are counted."""
 TROUBLED = [SignalStatus.QUARANTINED, SignalStatus.FAILED, SignalStatus.DEAD]
 
@@ -150,7 +150,7 @@ async def count_signals_by_status(
 ) -> dict[SignalStatus, Count]:
     """How many signals match the filter (its own status aside) in each of `statuses`; each is there.
 
-    Each is counted up to 10,000. Of a text, the newest 1,000 signals that match are counted.
+    Each is counted up to 5,000. Of a text, the newest 500 signals that match are counted.
     """
     filter = msgspec.structs.replace(filter, status=None)
     if filter.text is not None:
