@@ -1,6 +1,6 @@
 """The rows that the engine works on, and the only way their status changes: compare-and-set with an audit entry."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -12,8 +12,11 @@ from structlog.contextvars import bound_contextvars
 
 from portal.accounts.schemas import system_actor
 from portal.audit import service as audit
+from portal.audit.service import Entry
 from portal.db.engine import in_transaction, run_sql, transaction
 from portal.logging import get_logger
+from portal.notify import outbox
+from portal.notify.outbox import Happening
 from portal.transactions.states import may_move
 from portal.transactions.tables import Transaction, TransactionStatus
 
@@ -21,7 +24,8 @@ log = get_logger(__name__)
 
 WORK = """SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
                  t.reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
-                 t.contract_address, l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address,
+                 t.contract_address, t.closing_reason, t.suspect_since, t.suspect_reads,
+                 l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address,
                  c.currency, a.decided_at,
                  CASE WHEN a.to_address IS NULL THEN a.contract END AS deploys_contract_id
           FROM transaction t JOIN lane l ON l.id = t.lane JOIN signer s ON s.id = l.signer
@@ -44,6 +48,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     mined_hash: str | None
     outcome: str | None
     contract_address: str | None
+    closing_reason: str | None
+    suspect_since: datetime | None
+    suspect_reads: int
     chain_id: int
     signer_id: UUID
     signer_address: str
@@ -64,6 +71,16 @@ def correlated(work: Work) -> Iterator[None]:
     """Log lines and audit entries inside carry the transaction's correlation id."""
     with bound_contextvars(correlation_id=work.correlation_id, transaction_id=str(work.id)):
         yield
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction's part in `move_many`."""
+
+    work: Work
+    changes: dict[str, Any] = {}
+    """JSON values by column; all steps taken together name the same columns."""
+    detail: dict[str, Any] = {}
+    """What the audit entry and the event say."""
 
 
 async def move(
@@ -87,16 +104,57 @@ async def move(
     return True
 
 
+async def move_many(steps: Sequence[Step], after: TransactionStatus, verb: str) -> list[Work]:
+    """As `move`, for all of them with one update and one insert each of audit entries and events; those that moved.
+
+    `reason` becomes null where no step names it. Best as the last of the caller's db transaction: from here to its end
+    nobody else writes to the audit chains of their organisations.
+    """
+    assert in_transaction(), "a state changes together with its audit entry"
+    if not steps:
+        return []
+    assert all(may_move(step.work.status, after) for step in steps), f"not all of them may become {after}"
+    columns = {"reason": None, **steps[0].changes}.keys()
+    rows = [{"id": str(step.work.id), "status": step.work.status.value, **step.changes} for step in steps]
+    moved = await run_sql(
+        f"""UPDATE transaction t SET status = {{}}, {", ".join(f"{name} = wanted.{name}" for name in columns)}
+            FROM jsonb_populate_recordset(NULL::transaction, {{}}::jsonb) wanted
+            WHERE t.id = wanted.id AND t.status = wanted.status RETURNING t.id""",  # noqa: S608  names of columns
+        after.value,
+        msgspec.json.encode(rows).decode(),
+    )
+    ids = {row["id"] for row in moved}
+    taken = [step for step in steps if step.work.id in ids]
+    await _record([(step.work, step.detail) for step in taken], verb)
+    return [step.work for step in taken]
+
+
 async def record(work: Work, verb: str, **detail: Any) -> None:
-    """Write the audit entry `transaction.<verb>`, in the caller's db transaction."""
-    with correlated(work):
-        await audit.append(
-            system_actor(work.organization_id, "transactions"),
-            f"transaction.{verb}",
-            "transaction",
-            work.id,
-            {"action_id": str(work.action_id), **detail},
+    """Write the audit entry `transaction.<verb>` and the event of the same name, in the caller's db transaction."""
+    await _record([(work, detail)], verb)
+
+
+async def _record(told: Sequence[tuple[Work, dict[str, Any]]], verb: str) -> None:
+    kind = f"transaction.{verb}"
+    entries, happenings = [], []
+    for work, detail in told:
+        said = {"action_id": str(work.action_id), **detail}
+        subject = ("transaction", work.id)
+        entries.append(
+            Entry(system_actor(work.organization_id, "transactions"), kind, *subject, said, work.correlation_id)
         )
+        happenings.append(
+            Happening(
+                organization_id=work.organization_id,
+                kind=kind,
+                subject_kind=subject[0],
+                subject_id=work.id,
+                payload=said,
+                correlation_id=work.correlation_id,
+            )
+        )
+    await outbox.record_many(happenings)
+    await audit.append_many(entries)
 
 
 async def hold(work: Work, reason: str | None) -> None:
