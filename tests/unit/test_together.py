@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from portal.errors import Unavailable
-from portal.signals.intake.together import ENOUGH, Together
+from portal.together import ENOUGH, Together
 
 
 class Rounds:

@@ -18,8 +18,8 @@ import msgspec
 from portal.db.engine import ReservedConnection, database_unavailable, numbered, run_sql
 from portal.jobs.queue import ring
 from portal.logging import get_logger
-from portal.signals.intake.together import Together
 from portal.signals.tables import SignalStatus
+from portal.together import Together
 
 log = get_logger(__name__)
 FLUSH_SECONDS = 2.0

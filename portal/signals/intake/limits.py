@@ -10,7 +10,7 @@ from uuid import UUID
 
 from portal.signals.errors import RateLimited
 from portal.signals.intake.senders import lookups
-from portal.signals.intake.together import Together
+from portal.together import Together
 
 
 async def take(source_id: UUID, per_minute: int) -> None:

@@ -13,8 +13,8 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.sealing import seal, unseal
 from portal.settings import secret_key
-from portal.signals.intake.together import Together
 from portal.signals.schemes import Headers
+from portal.together import Together
 
 PROVEN = ["address_not_allowed", "payload_invalid", "rate_limited", "signal_conflict", "source_paused"]
 """Causes that only a sender with a right signature is told. They have room of their own: whoever knows no more than an

@@ -19,11 +19,11 @@ from portal.db.engine import ReservedConnection
 from portal.sealing import unseal
 from portal.settings import secret_key
 from portal.signals import schemes
-from portal.signals.intake.together import Together
 from portal.signals.json_schemas import validation
 from portal.signals.schemas import DEFAULT_BODY_BYTES
 from portal.signals.schemes import Headers
 from portal.signals.tables import SchemaFailure, SourceStatus
+from portal.together import Together
 
 MOST_KEPT = 1000
 NO_VERSION = datetime.min.replace(tzinfo=UTC)
