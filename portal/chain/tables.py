@@ -118,7 +118,11 @@ class Signer(Table, tablename="signer"):
     low_balance_wei = columns.amount(null=True)
     """Below this a top-up is proposed; null where nobody asked for it."""
     top_up_wei = columns.amount(null=True)
-    """How much a top-up sends."""
+    """How much a top-up sends; null where a low balance is only an alarm."""
+    top_up_from = columns.reference("Signer", null=True)
+    """The treasury: the signer that sends the top-up."""
+    top_up_policy = columns.reference("Policy", null=True)
+    """Under which a top-up is proposed."""
     created_at = columns.moment()
 
     one_address = Unique(["address"])
@@ -126,6 +130,10 @@ class Signer(Table, tablename="signer"):
     status_is_known = columns.one_of("status", SignerStatus)
     purpose_is_known = columns.one_of("purpose", SignerPurpose)
     kind_is_known = columns.one_of("kind", SignerKind)
+    top_up_is_whole = Check(
+        "num_nonnulls(top_up_wei, top_up_from, top_up_policy) IN (0, 3) "
+        "AND (top_up_wei IS NULL OR (top_up_wei > 0 AND low_balance_wei IS NOT NULL AND top_up_from <> id))"
+    )
     active_can_sign = Check(
         "status = 'pending' OR (address IS NOT NULL AND num_nonnulls(encrypted_key, key_reference) = 1)"
     )

@@ -149,6 +149,23 @@ class Attempt(Table, tablename="attempt"):
     kind_is_known = columns.one_of("kind", AttemptKind)
 
 
+class SignerReading(Table, tablename="signer_reading"):
+    """What a chain last said of a signer that sends there; read every minute."""
+
+    id = columns.key()
+    organization = columns.reference(Organization, index=True)
+    signer = columns.reference(Signer)
+    chain = columns.reference(Chain)
+    balance_wei = columns.amount()
+    transaction_count = columns.integer()
+    """The next nonce as the chain counts."""
+    read_at = columns.moment()
+    low_since = columns.moment(null=True)
+    """Since when the balance is below the signer's threshold; null while it is not."""
+
+    one_reading = Unique(["signer", "chain"])
+
+
 class PauseScope(StrEnum):
     ORGANIZATION = "organization"
     CHAIN = "chain"
