@@ -23,13 +23,13 @@ def seal(key: str, plaintext: bytes, *, purpose: str) -> bytes:
     """Encrypt with the base64 `key`; only `unseal` with the same key and `purpose` gives the plaintext back."""
     raw = base64.b64decode(key)
     nonce = os.urandom(12)
-    return VERSION + _key_id(raw) + nonce + AESGCM(raw).encrypt(nonce, plaintext, purpose.encode())
+    return VERSION + _id_of(raw) + nonce + AESGCM(raw).encrypt(nonce, plaintext, purpose.encode())
 
 
 def unseal(key: str, sealed: bytes, *, purpose: str) -> bytes:
     """Decrypt what `seal` made. Raises `SettingInvalid` for another key, `SealBroken` for changed bytes."""
     raw = base64.b64decode(key)
-    if sealed[:5] != VERSION + _key_id(raw):
+    if sealed[:5] != VERSION + _id_of(raw):
         raise SettingInvalid("The data was encrypted with another key than the one in the settings.")
     try:
         return AESGCM(raw).decrypt(sealed[5:17], sealed[17:], purpose.encode())
@@ -37,5 +37,15 @@ def unseal(key: str, sealed: bytes, *, purpose: str) -> bytes:
         raise SealBroken(purpose) from error
 
 
-def _key_id(raw: bytes) -> bytes:
+def key_id(key: str) -> str:
+    """8 hex digits that tell the base64 `key` from others and say nothing of it."""
+    return _id_of(base64.b64decode(key)).hex()
+
+
+def key_id_of(sealed: bytes) -> str:
+    """The `key_id` of the key that this was sealed with."""
+    return sealed[1:5].hex()
+
+
+def _id_of(raw: bytes) -> bytes:
     return hashlib.sha256(b"key-id" + raw).digest()[:4]

@@ -49,6 +49,24 @@ class Settings(BaseModel):
         str | None,
         Field(description="32 random bytes in base64: encrypts signers' keys. The worker only, never the web process."),
     ] = None
+    signer_key_previous: Annotated[
+        str | None,
+        Field(description="The `PORTAL_SIGNER_KEY` before this one, while the worker encrypts anew what it encrypts."),
+    ] = None
+    kms_keys: Annotated[
+        str,
+        Field(
+            description="AWS KMS keys that signers may use, comma-separated: ids, ARNs or aliases; `slug=key` allows "
+            "one to one organisation. The worker only."
+        ),
+    ] = ""
+    web3signer_urls: Annotated[
+        str,
+        Field(
+            description="Signing services that signers may use, comma-separated: `https://signer.example.org:9000`; "
+            "`slug=https://...` allows one to one organisation. The worker only."
+        ),
+    ] = ""
     trusted_proxies: Annotated[
         str,
         Field(description="Addresses or networks, comma-separated, of proxies whose `X-Forwarded-For` is believed."),
@@ -75,7 +93,7 @@ class Settings(BaseModel):
         Field(ge=1, le=65535, description="Port on which the worker serves its own `/metrics`; none if unset."),
     ] = None
 
-    @field_validator("secret_key", "signer_key")
+    @field_validator("secret_key", "signer_key", "signer_key_previous")
     @classmethod
     def _is_a_key(cls, value: str | None) -> str | None:
         if value is None:

@@ -33,6 +33,8 @@ POLICIES: dict[str, JobPolicy] = {
     "assess_signals": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "simulate_actions": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "make_signer_keys": JobPolicy(timeout_seconds=30, retries=3, heartbeat_seconds=15),
+    "check_signers": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
+    "reseal_signer_keys": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=60),
     "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "publish_events": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),

@@ -9,7 +9,7 @@ from saq import CronJob
 
 from portal.accounts.jobs import prune_accounts
 from portal.actions.jobs import expire_actions, simulate_actions
-from portal.chain.jobs import make_signer_keys
+from portal.chain.jobs import check_signers, make_signer_keys, reseal_signer_keys
 from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
@@ -59,6 +59,8 @@ WORK: dict[str, Work] = {
         assess_signals,
         simulate_actions,
         make_signer_keys,
+        check_signers,
+        reseal_signer_keys,
         run_lanes,
         watch_chains,
         publish_events,
@@ -80,6 +82,8 @@ CRONS = {
     "sweep": EVERY_FIVE_SECONDS,
     "tally_signals": EVERY_FIVE_SECONDS,
     "watch_sources": EVERY_QUARTER_MINUTE,
+    "check_signers": EVERY_FIVE_SECONDS,
+    "reseal_signer_keys": EVERY_MINUTE,
     "expire_actions": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
     "expire_bodies": EVERY_HOUR,

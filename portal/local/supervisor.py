@@ -32,7 +32,12 @@ SETTING_EXIT_CODE = 2
 FIRST_BACKOFF_SECONDS = 0.2
 LONGEST_BACKOFF_SECONDS = 10.0
 ENVIRONMENT_FILE = "run/environment"
-SIGNER_VARIABLES = ("PORTAL_SIGNER_KEY", "PORTAL_SIGNER_KEY_FILE")
+SIGNER_VARIABLES = tuple(
+    variable + suffix
+    for variable in ("PORTAL_SIGNER_KEY", "PORTAL_SIGNER_KEY_PREVIOUS", "PORTAL_KMS_KEYS", "PORTAL_WEB3SIGNER_URLS")
+    for suffix in ("", "_FILE")
+)
+"""What is the worker's alone."""
 START_ORDER = ("postgres", "chain", "web", "worker")
 STOP_ORDER = (("web", "worker"), ("chain", "postgres"))
 """Those that use come before those that are used; the parts of one step are stopped together."""
@@ -199,7 +204,8 @@ class Supervisor:
                     self.failed.set_exception(failure(f"{name} ended. {child.last_words()} (Its log: {child.log})"))
                 return
             kill_group(child.pid)
-            if time.monotonic() - started > LONGEST_BACKOFF_SECONDS:
+            # Killed from outside, it is no more likely to end soon again than it was before.
+            if code == -signal.SIGKILL or time.monotonic() - started > LONGEST_BACKOFF_SECONDS:
                 backoff = FIRST_BACKOFF_SECONDS
             self.console.print(f"{name} ended ({describe_end(code)}); starting it again. Its log: {child.log}")
             await asyncio.sleep(backoff)

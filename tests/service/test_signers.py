@@ -12,7 +12,6 @@ from hexbytes import HexBytes
 
 from portal import clock
 from portal.accounts.tables import EndUser
-from portal.chain import signers
 from portal.chain.jobs import make_signer_keys
 from portal.chain.queries import get_signer, list_signers
 from portal.chain.service import insert_signer
@@ -20,6 +19,7 @@ from portal.chain.signers import (
     SignatureNotOurs,
     SignerNotActive,
     TransactionFields,
+    local,
     make_pending_keys,
     new_holding_key,
     read_fields,
@@ -89,7 +89,7 @@ async def test_two_workers_make_one_key(cast: Cast) -> None:
 
 async def test_no_key_is_readable_in_the_database(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[PrivateKey] = []
-    monkeypatch.setattr(signers, "PrivateKey", lambda: made.append(PrivateKey()) or made[-1])
+    monkeypatch.setattr(local, "PrivateKey", lambda: made.append(PrivateKey()) or made[-1])
     await make_signer(cast)
     await make_pending_keys()
     row = (await Signer.select())[0]
@@ -129,7 +129,7 @@ async def test_a_disabled_signer_signs_nothing(cast: Cast) -> None:
 async def test_the_web_process_can_neither_make_nor_use_a_key(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     id = await make_signer(cast)
     await make_pending_keys()
-    monkeypatch.setattr(signers, "get_settings", lambda: Settings(signer_key=None))
+    monkeypatch.setattr(local, "get_settings", lambda: Settings(signer_key=None))
     with pytest.raises(SettingInvalid, match="PORTAL_SIGNER_KEY"):
         await sign(id, FIELDS)
     await make_signer(cast)
@@ -170,24 +170,3 @@ async def test_signers_of_another_organisation_do_not_exist(cast: Cast) -> None:
     with pytest.raises(NotFound):
         await get_signer(other, id)
     assert (await list_signers(other)).items == []
-
-
-def test_bytes_that_are_not_our_kind_of_transaction() -> None:
-    account = Account.create()
-    legacy = {"nonce": 0, "gasPrice": 1, "gas": 21_000, "to": FIELDS.to_address, "value": 0, "data": b"", "chainId": 1}
-    with_list = {
-        "type": 2,
-        "chainId": 1,
-        "nonce": 0,
-        "to": FIELDS.to_address,
-        "value": 0,
-        "data": b"",
-        "gas": 30_000,
-        "maxFeePerGas": 1,
-        "maxPriorityFeePerGas": 1,
-        "accessList": [{"address": FIELDS.to_address, "storageKeys": ["0x" + "00" * 32]}],
-    }
-    raws = [bytes(account.sign_transaction(fields).raw_transaction) for fields in (legacy, with_list)]
-    for raw in (*raws, b"", b"\x02", b"\x02\xc0", b"\x03\xff", b"\xff" * 100):
-        with pytest.raises(SignatureNotOurs):
-            read_fields(raw)
