@@ -26,6 +26,8 @@ class Lane(Table, tablename="lane"):
     """By the database's clock; from then on another may take the lane."""
     fence = columns.integer(default=0)
     """Rises with each taking of the lane: whoever holds an older one changes nothing any more."""
+    stuck_since = columns.moment(null=True)
+    """Since when its head has not moved, once that is too long; looked at every quarter of a minute."""
 
     one_lane = Unique(["signer", "chain"])
 
