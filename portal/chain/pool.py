@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from portal.chain.endpoint import Answer, Asked, Endpoint, EndpointFailed
-from portal.chain.results import NONSENSE
+from portal.chain.results import NONSENSE, Refused
 from portal.chain.send_answers import error_text
 from portal.errors import Unavailable
 
@@ -43,27 +43,37 @@ class Pool:
                 continue
         raise self.unavailable()
 
-    async def read(self, asked: Sequence[Asked], parse: Callable[[list[Any]], T]) -> T:
-        """What `parse` makes of the results of the first endpoint that has them all.
+    async def judge(self, asked: Sequence[Asked], judge: Callable[[list[Answer]], T]) -> T:
+        """What `judge` makes of the answers of the first endpoint where it does.
 
-        One that answers an error is passed over; one whose results make no sense to `parse` has failed. For what no
-        honest node that is up to date can refuse. Raises `NodeUnavailable`.
+        An endpoint is passed over where it raises `Refused`, and has failed where the answers make no sense to it.
+        Raises `NodeUnavailable`.
         """
         refusal = None
         for endpoint in self.in_order():
             try:
-                answers = await endpoint.ask(asked)
+                return judge(await endpoint.ask(asked))
             except EndpointFailed:
                 continue
-            errors = [answer["error"] for answer in answers if "error" in answer]
-            if errors:
-                refusal = refusal or f"The node of chain {self.chain_id} refuses: {error_text(errors[0])}."
-                continue
-            try:
-                return parse([answer["result"] for answer in answers])
+            except Refused as refused:
+                refusal = refusal or f"The node of chain {self.chain_id} {refused}."
             except NONSENSE as error:
                 endpoint.blame(error)
         raise NodeUnavailable(refusal, retry_after_seconds=5) if refusal else self.unavailable()
+
+    async def read(self, asked: Sequence[Asked], parse: Callable[[list[Any]], T]) -> T:
+        """As `judge`, with the results; an endpoint that answers any error is passed over.
+
+        For what no honest node that is up to date can refuse.
+        """
+
+        def judge(answers: list[Answer]) -> T:
+            for answer in answers:
+                if "error" in answer:
+                    raise Refused(f"refuses: {error_text(answer['error'])}")
+            return parse([answer["result"] for answer in answers])
+
+        return await self.judge(asked, judge)
 
     async def ask_rest(self, asked: Sequence[Asked], besides: set[Endpoint]) -> None:
         """Ask the same of all others that are well; what they say is of no interest."""

@@ -6,8 +6,9 @@ from uuid import UUID
 import msgspec
 
 from portal.chain.abi import Abi, functions
+from portal.chain.fees import FeeSettings
 from portal.chain.schemas import ChainView, ContractView, SignerView
-from portal.chain.tables import Chain, Contract, Signer, SignerPurpose
+from portal.chain.tables import Chain, Contract, FeeStyle, Signer, SignerPurpose
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
@@ -31,6 +32,21 @@ async def get_chain(chain_id: int) -> ChainView:
 async def list_chains() -> list[ChainView]:
     """All chains of this installation, by name."""
     return [_chain_view(row) for row in await Chain.select().order_by(Chain.name)]
+
+
+async def get_fee_settings(chain_id: int) -> FeeSettings:
+    """How fees are reckoned on the chain. Raises `NotFound` if this installation has no such chain."""
+    rows = await Chain.select().where(Chain.id == chain_id)
+    if not rows:
+        raise NotFound(f"There is no chain {chain_id} here.")
+    row = rows[0]
+    return FeeSettings(
+        style=FeeStyle(row["fee_style"]),
+        percentile=row["fee_percentile"],
+        base_fee_percent=row["base_fee_percent"],
+        least_tip_wei=int(row["least_tip_wei"]),
+        most_fee_wei=None if row["most_fee_wei"] is None else int(row["most_fee_wei"]),
+    )
 
 
 async def get_contract(organization_id: UUID, contract_id: UUID) -> ContractView:

@@ -16,7 +16,11 @@ class Nonsense(ValueError):
     """An answer that no honest node gives; the text continues "The node of chain 1 ..."."""
 
 
-NONSENSE = (KeyError, TypeError, ValueError, AttributeError)
+class Refused(Exception):
+    """An endpoint does not tell, though another one may; the text continues "The node of chain 1 ..."."""
+
+
+NONSENSE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What the functions here raise for an answer that is not of its form."""
 QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 

@@ -8,6 +8,7 @@ import msgspec
 
 from portal.chain.abi import Abi, decode_revert
 from portal.chain.endpoint import Answer, Asked, Endpoint
+from portal.chain.fees import Fees, FeeSettings, asked_of_node, read_fees
 from portal.chain.logs import Log
 from portal.chain.pool import NodeUnavailable, Pool
 from portal.chain.results import (
@@ -33,6 +34,7 @@ __all__ = [
     "Block",
     "Call",
     "CallReverted",
+    "FeeSettings",
     "Fees",
     "Node",
     "NodeUnavailable",
@@ -45,7 +47,6 @@ __all__ = [
 
 BATCH = 100  # reads or sends in one request; hosted nodes commonly refuse more
 SIMULATIONS = 32  # in one request: two questions each, the code of each target, and the block
-LEAST_TIP_WEI = 1
 
 T = TypeVar("T")
 
@@ -58,11 +59,6 @@ class CallReverted(Conflict):
     """The contract refuses the call; `detail` is its reason."""
 
     title = "The contract refuses the call"
-
-
-class Fees(msgspec.Struct, frozen=True):
-    max_fee_wei: int
-    max_priority_fee_wei: int
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -173,20 +169,9 @@ class Node:
         """Whether there is a contract at `address` by the newest block."""
         return await self._read("eth_getCode", [address, "latest"], parse_bytes) != b""
 
-    async def fees(self) -> Fees:
-        """What to offer per unit of gas now: the node's tip, and a maximum of the tip plus twice the base fee.
-
-        The base fee rises by at most 12.5 % a block (EIP-1559), so twice of it lasts through about six full blocks; the
-        formula is that of Optimism's `calcGasFeeCap` (op-service/txmgr). A node that suggests no tip gives the least.
-        """
-        block, tip = await self._pool.ask(
-            [("eth_getBlockByNumber", ["latest", False]), ("eth_maxPriorityFeePerGas", [])]
-        )
-        base_fee = _parse(parse_block, self._result(block), self.chain_id).base_fee_wei
-        if base_fee is None:
-            raise NodeUnavailable(f"Chain {self.chain_id} has no base fee; transactions need EIP-1559.")
-        tip_wei = max(LEAST_TIP_WEI, _parse(parse_number, tip["result"], self.chain_id) if tip.get("result") else 0)
-        return Fees(max_fee_wei=tip_wei + 2 * base_fee, max_priority_fee_wei=tip_wei)
+    async def fees(self, settings: FeeSettings) -> Fees:
+        """What to offer per unit of gas now, as `chain.fees` reckons it; never 0. Raises `NodeUnavailable`."""
+        return await self._pool.judge(asked_of_node(settings), partial(read_fees, settings))
 
     async def call(self, call: Call, *, abi: Abi | None = None, block_number: int | None = None) -> bytes:
         """What `call` returns at a block, the newest by default. Raises `CallReverted` with the reason."""

@@ -13,6 +13,7 @@ from portal import clock
 from portal.actions.errors import GateRefused
 from portal.actions.schemas import SigningOrder
 from portal.actions.service import verify_for_signing
+from portal.chain.queries import get_fee_settings
 from portal.chain.rpc import Call, Fees, Node
 from portal.chain.signers import SignatureNotOurs, TransactionFields, read_fields, sign
 from portal.db.columns import new_id
@@ -52,7 +53,7 @@ async def quote(work: Work, node: Node) -> Quote | None:
     if simulation.gas is None:
         await hold(work, f"It would fail now, so it is not sent but tried again: {simulation.revert_reason}")
         return None
-    return Quote(gas_limit(simulation.gas), await node.fees())
+    return Quote(gas_limit(simulation.gas), await node.fees(await get_fee_settings(work.chain_id)))
 
 
 async def sign_queued(work: Work, quoted: Quote) -> bool:
@@ -93,7 +94,8 @@ async def sign_replacement(work: Work, node: Node) -> bool:
         work.id,
     )
     first, newest = _fees_of(rows[0]), rows[-1]
-    fees = replacement_fees(_fees_of(newest), await node.fees(), cap_wei=fee_cap(first))
+    market = await node.fees(await get_fee_settings(work.chain_id))
+    fees = replacement_fees(_fees_of(newest), market, cap_wei=fee_cap(first))
     if fees is None:
         with correlated(work):
             log.warning("transaction.fees_at_cap", nonce=work.nonce, max_fee_wei=str(newest["max_fee_wei"]))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from eth_account import Account
@@ -16,8 +17,10 @@ from portal.chain import endpoint
 from portal.chain.abi import encode_call, encode_constructor
 from portal.chain.compiler import compile_template
 from portal.chain.endpoint import Trouble
-from portal.chain.rpc import Call, CallReverted, Fees, Node, NodeUnavailable, Simulation
+from portal.chain.fees import Fees, FeeSettings
+from portal.chain.rpc import Call, CallReverted, Node, NodeUnavailable, Simulation
 from portal.chain.send_answers import SendKind
+from portal.chain.tables import FeeStyle
 from tests.anvil import Anvil, running_anvil
 
 KEY = "0x" + "11" * 32
@@ -120,12 +123,27 @@ async def test_blocks_and_finality(node: Node, chain: Anvil) -> None:
     assert finalized.number <= head.number
 
 
-async def test_fees_outlast_six_full_blocks(node: Node) -> None:
-    base_fee, fees = (await node.head()).base_fee_wei, await node.fees()
-    assert base_fee
-    assert fees == Fees(fees.max_priority_fee_wei + 2 * base_fee, fees.max_priority_fee_wei)
-    assert fees.max_priority_fee_wei > 0
-    assert base_fee * 1.125**5 < 2 * base_fee
+SETTINGS = FeeSettings(style=FeeStyle.EIP1559, percentile=50, base_fee_percent=200, least_tip_wei=1, most_fee_wei=None)
+
+
+async def test_fees_are_what_the_last_blocks_paid_and_outlast_six_full_ones(node: Node, chain: Anvil) -> None:
+    chain.mine(20)
+    nonce = await node.transaction_count(SENDER)
+    for tip in (3, 5, 7):
+        assert (await node.send(signed(nonce, maxPriorityFeePerGas=tip * 10**8))).kind is SendKind.ACCEPTED
+        chain.mine()
+        nonce += 1
+    chain.mine(15)  # empty blocks say nothing of tips
+    pending = chain.rpc("eth_feeHistory", "0x1", "latest", [])["baseFeePerGas"][-1]
+    fees = await node.fees(SETTINGS)
+    assert fees == Fees(5 * 10**8 + 2 * int(pending, 16), 5 * 10**8)
+    assert int(pending, 16) * 1.125**5 < 2 * int(pending, 16)
+
+
+async def test_fees_of_a_legacy_chain(node: Node, chain: Anvil) -> None:
+    price = int(chain.rpc("eth_gasPrice"), 16)
+    legacy = msgspec.structs.replace(SETTINGS, style=FeeStyle.LEGACY, base_fee_percent=110)
+    assert await node.fees(legacy) == Fees(-(-price * 110 // 100), -(-price * 110 // 100))
 
 
 async def test_contract_deployed_called_and_refusing(node: Node, chain: Anvil) -> None:
@@ -406,9 +424,17 @@ async def test_an_overloaded_node_is_not_a_revert() -> None:
 async def test_a_chain_without_finality_or_tips() -> None:
     block = {"number": "0x1", "hash": "0xAB", "timestamp": "0x1", "baseFeePerGas": "0x64"}
     unsupported = Exception({"code": -32601, "message": "the method does not exist"})
-    honest = {"eth_getBlockByNumber": block, "eth_maxPriorityFeePerGas": unsupported}
+    honest = {
+        "eth_getBlockByNumber": block,
+        "eth_feeHistory": unsupported,
+        "eth_maxPriorityFeePerGas": unsupported,
+    }
     async with answering(results(**honest)) as url, node_of(url) as node:
-        assert await node.fees() == Fees(201, 1)
+        with pytest.raises(NodeUnavailable, match="neither eth_feeHistory nor eth_maxPriorityFeePerGas"):
+            await node.fees(SETTINGS)
+    history = {"eth_feeHistory": unsupported, "eth_maxPriorityFeePerGas": "0x3"}
+    async with answering(results(**honest | history)) as url, node_of(url) as node:
+        assert await node.fees(SETTINGS) == Fees(3 + 2 * 113, 3)
     async with answering(results(**honest | {"eth_getBlockByNumber": unsupported})) as url, node_of(url) as node:
         assert await node.finalized() is None
         with pytest.raises(NodeUnavailable, match="refuses: the method does not exist"):
@@ -417,7 +443,7 @@ async def test_a_chain_without_finality_or_tips() -> None:
     async with answering(results(eth_getBlockByNumber=legacy)) as url, node_of(url) as node:
         assert (await node.head()).base_fee_wei is None
         with pytest.raises(NodeUnavailable, match="EIP-1559"):
-            await node.fees()
+            await node.fees(SETTINGS)
 
 
 async def test_errors_of_contracts_in_the_dialects_of_nodes() -> None:
