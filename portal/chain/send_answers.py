@@ -30,6 +30,9 @@ class SendKind(StrEnum):
     """Below what the node or the block asks for: the same nonce with a higher fee is the way out."""
     NONCE_TOO_HIGH = "nonce_too_high"
     """The node does not know of a transaction before it."""
+    ACCOUNT_LIMITED = "account_limited"
+    """The node takes no more of this account for now: one at a time of a delegated account (EIP-7702), none beside one
+    of another type. Fewer in flight is the way out."""
     FUNDS = "funds"
     FEE_CAP = "fee_cap"
     """This node's own limit on the fee of one transaction; others may have accepted it."""
@@ -41,7 +44,9 @@ class SendKind(StrEnum):
     """Words we do not know: it may have been accepted."""
 
 
-NOT_TAKEN = frozenset({SendKind.UNDERPRICED, SendKind.NONCE_TOO_HIGH, SendKind.FUNDS, SendKind.FATAL})
+NOT_TAKEN = frozenset(
+    {SendKind.UNDERPRICED, SendKind.NONCE_TOO_HIGH, SendKind.ACCOUNT_LIMITED, SendKind.FUNDS, SendKind.FATAL}
+)
 """After any other answer the node may have the bytes."""
 
 
@@ -61,27 +66,34 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
         SendKind.FATAL,
         _pattern(
             r"intrinsic gas (?:too low|exceeds gas limit)",
+            r"insufficient of intrinsic gas|(?:^|: )intrinsicgas$|gas limit too low",
             r"exceeds (?:the )?block gas limit",
             r"exceeds current gas limit",
             r"supplied gas is beyond limit",
             r"gas ?limit ?exceeded",
             r"exceeds (?:the )?(?:transaction|maximum) gas (?:limit|cap)",
-            r"gas uint64 overflow",
+            r"gas limit (?:is )?too high|gas limit cap exceeded",
+            r"gas ?uint(?:64)? ?overflow",
             r"int256overflow",
             r"gas is too low\. there is not enough gas",
             r"floor data gas",
-            r"oversized data",
+            r"oversized data|tx too large|rlptoolong|transaction(?:'s)? size exceeds",
             r"failed to decode",
             r"transaction is too big",
-            r"max initcode size exceeded",
+            r"max initcode size exceeded|initcode too large",
             r"negative value",
-            r"invalid (?:sender|signature|rlp|message format|chain ?id|transaction v, r, s)",
+            r"invalid[ _](?:sender|signature|rlp|message format|chain ?id|transaction (?:v, r, s|type)|shard)",
             r"(?:wrong|incorrect|mismatch\w*) chain ?id",
-            r"chain ?id (?:does not|doesn't) match",
+            r"chain ?id (?:does not match|doesn't match|not supported|is required)",
             r"forbidden sender|is banned in local queue|transaction is not permitted|in blacklist",
-            r"sender ?is ?contract|sender not an eoa|failedtoresolvesender",
-            r"transaction type not supported",
-            r"max priority fee per gas higher than max fee per gas",
+            r"sender ?is ?contract|sender not an eoa|failedtoresolvesender|from a non-account",
+            r"not authorized to send transactions",
+            r"transaction type (?:not supported|is not activated)",
+            r"max priority fee per gas (?:higher than|exceeds) max fee per gas",
+            r"fee per (?:gas|pubdata byte) higher than 2\^",
+            r"nonce has max value",
+            r"not enough gas for transaction validation|failed to pay the fee to the operator",
+            r"counters to continue the execution|out of counters at node level",
             r"(?:rlp: |typed transaction too short)",
             r"execution reverted",
             r"(?:^|: )invalid(?:, transaction hash is null)?$",
@@ -96,6 +108,8 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
             r"pool\(stale\)|transaction is (?:stale|outdated)",
             r"transaction already (?:finalized|mined)",
             r"nonce has already been used",
+            r"nonce is lower than account nonce",
+            r"(?:^|: )mined$",
         ),
     ),
     (
@@ -104,7 +118,17 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
             r"replacement (?:transaction|tx|fee) (?:is )?(?:underpriced|too low)",
             r"another (?:transaction|tx) (?:with|which has the) same nonce",
             r"ownnoncealreadyused|replacementnotallowed",
-            r"could not replace existing",
+            r"could not replace existing|replaced by transaction with higher tip",
+        ),
+    ),
+    (
+        SendKind.ACCOUNT_LIMITED,
+        _pattern(
+            r"(?:address|authority) already reserved",
+            r"delegated accounts?|cannot be delegated",
+            r"notcurrentnoncefordelegation|delegatorhaspendingtx|pendingtxsofconflictingtype",
+            r"account limit exceeded",
+            r"(?:^|: )spammer$",
         ),
     ),
     (
@@ -115,16 +139,16 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
             r"already imported",
             r"alreadyimported",
             r"already (?:exists in|in) (?:the )?(?:cache|mempool|pool|txpool|system)",
-            r"already exists in cache",
+            r"existing txn? with same hash",
         ),
     ),
     (
         SendKind.UNDERPRICED,
         _pattern(
-            r"transaction underpriced",
+            r"transaction underpriced|(?:^|: )underpriced$",
             r"gas ?price (?:is )?(?:too low|below|less than)",
             r"gas price '\d+' is below",
-            r"\bfeetoolow",
+            r"\bfeetoolow|\bfee too low\b|insufficient fee\b",
             r"(?:fee per gas|fee cap|gas price|maxfeepergas) (?:is )?(?:less|lower) than (?:the )?(?:block )?base ?fee",
             r"(?:tip|priority fee)\w* .{0,40}(?:below|too low|less than)",
             r"unacceptable gas price|fair pubdata price too high",
@@ -132,7 +156,14 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
     ),
     (
         SendKind.NONCE_TOO_HIGH,
-        _pattern(r"nonce (?:is )?too high", r"\bnoncegap\b", r"nonce gap", r"pool\(future\)", r"future nonce"),
+        _pattern(
+            r"nonce (?:is )?too high",
+            r"\bnoncegap\b",
+            r"nonce gap",
+            r"pool\(future\)",
+            r"future nonce",
+            r"nonce is (?:too distant|higher than account nonce)|transaction with a lower nonce exists",
+        ),
     ),
     (
         SendKind.FUNDS,
@@ -149,15 +180,16 @@ CLASSES: list[tuple[SendKind, re.Pattern[str]]] = [
         SendKind.UNAVAILABLE,
         _pattern(
             r"pool is full|queue full|pool full|too many transactions in the queue|txpool is overflowing",
+            r"future transaction tries to replace pending",
             r"rate limit|too many requests|limit exceeded|exceeded .{0,40}(?:rate|quota|capacity|compute units)",
             r"\b(?:408|429|500|502|503|504)\b",
             r"service (?:temporarily )?unavailable|bad gateway|gateway time-?out|internal (?:server )?error",
             r"time[d]?[ -]?out|deadline exceeded|connection (?:reset|refused|closed)|network is unreachable",
             r"no (?:healthy |available )?(?:backend|upstream|node)s?\b",
-            r"not (?:yet )?(?:synced|ready|available)|syncing|try again",
+            r"not (?:yet )?(?:synced|ready|available)|syncing|sync is still in progress|try again",
+            r"transaction pool not enabled|world state unavailable|exceeds max batch size",
             r"returns a null value",
-            r"address already reserved",
-            r"delegated accounts?",
+            BUSY.pattern,
         ),
     ),
     (

@@ -29,6 +29,7 @@ AFTER_FIRST_SEND: dict[SendKind, Step] = {
     SendKind.REPLACEMENT_UNDERPRICED: Step.BROADCAST,
     SendKind.UNDERPRICED: Step.REPRICE,
     SendKind.NONCE_TOO_HIGH: Step.WAIT,
+    SendKind.ACCOUNT_LIMITED: Step.WAIT,
     SendKind.FUNDS: Step.WAIT,
     SendKind.FEE_CAP: Step.ASK_NONCE,
     SendKind.UNAVAILABLE: Step.ASK_NONCE,
@@ -59,6 +60,9 @@ def hold_reason(kind: SendKind, *, signer_address: str, nonce: int, currency: st
         ),
         SendKind.UNDERPRICED: f"The node asks for higher fees than the most that we offer.{said}",
         SendKind.NONCE_TOO_HIGH: f"The node does not know what {signer_address} sent before nonce {nonce} yet.",
+        SendKind.ACCOUNT_LIMITED: (
+            f"The node takes one transaction of {signer_address} at a time; it goes out once the one before is mined."
+        ),
         SendKind.FEE_CAP: f"The fee is above what the node lets through.{said}",
         SendKind.UNAVAILABLE: "The chain's node does not answer; the same bytes are sent again until it does.",
         SendKind.UNKNOWN: f"The node gave an answer that we do not know; the same bytes are sent again.{said}",
