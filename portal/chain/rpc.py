@@ -1,6 +1,7 @@
 """The nodes of a chain, typed. Reads raise `NodeUnavailable`; a send never raises for what a node answers."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -24,8 +25,10 @@ from portal.chain.results import (
     parse_parent_hash,
     parse_receipt,
 )
+from portal.chain.schemas import EndpointView
 from portal.chain.send_answers import SendAnswer, SendKind, classify, error_text, is_busy
 from portal.chain.sends import Sending
+from portal.chain.survey import survey
 from portal.chain.values import HEX
 from portal.errors import Conflict
 from portal.settings import get_settings
@@ -88,6 +91,22 @@ class Node:
         self.chain_id = chain_id
         self._pool = Pool(chain_id, [Endpoint(chain_id, url, place) for place, url in enumerate(urls, start=1)])
 
+    def each(self) -> list["Node"]:
+        """A node of each endpoint alone: for reads on which several must agree before anything is concluded.
+
+        One that rests after a failure raises `NodeUnavailable` at once if there are others.
+        """
+        nodes = []
+        for pool in self._pool.each():
+            node = copy(self)
+            node._pool = pool
+            nodes.append(node)
+        return nodes
+
+    async def survey(self) -> list[EndpointView]:
+        """How the endpoints are and compare, not older than ten seconds. Never raises."""
+        return await survey(self._pool)
+
     async def ask(self, asked: Sequence[Asked]) -> list[Answer]:
         """The answers of one endpoint to at most 100 questions, in order, each with `result` or `error`.
 
@@ -106,7 +125,9 @@ class Node:
         return _parse(parse_block, self._result(first), self.chain_id).hash
 
     async def head(self) -> Block:
-        """The newest block."""
+        """The newest block of the endpoint that is asked first; all of them are compared now and then."""
+        if len(self._pool.endpoints) > 1:
+            await survey(self._pool)
         return await self._read("eth_getBlockByNumber", ["latest", False], parse_block)
 
     async def finalized(self) -> Block | None:
@@ -160,6 +181,16 @@ class Node:
         """The next nonce by the newest block, by the block `block_number`, or by the node's pool with `pending`."""
         tag = "pending" if pending else _tag(block_number)
         return await self._read("eth_getTransactionCount", [address, tag], parse_number)
+
+    async def transaction_counts(self, addresses: Sequence[str]) -> list[int]:
+        """The next nonce of each address by the newest block."""
+        counts: list[int] = []
+        for start in range(0, len(addresses), BATCH):
+            asked: list[Asked] = [
+                ("eth_getTransactionCount", [each, "latest"]) for each in addresses[start : start + BATCH]
+            ]
+            counts += await self._pool.read(asked, lambda results: [parse_number(each) for each in results])
+        return counts
 
     async def balance(self, address: str) -> int:
         """In wei."""
@@ -258,6 +289,13 @@ class Node:
         for start in range(0, len(raws), BATCH):
             answers += await Sending(self._pool, raws[start : start + BATCH]).run()
         return answers
+
+    def each(self) -> list["Node"]:
+        """Every endpoint alone, for what several have to agree on."""
+        alone = [Node(self.chain_id, ()) for _ in self._pool.endpoints]
+        for node, endpoint in zip(alone, self._pool.endpoints, strict=True):
+            node._pool = Pool(self.chain_id, [endpoint])
+        return alone
 
     async def close(self) -> None:
         for endpoint in self._pool.endpoints:
