@@ -290,13 +290,6 @@ class Node:
             answers += await Sending(self._pool, raws[start : start + BATCH]).run()
         return answers
 
-    def each(self) -> list["Node"]:
-        """Every endpoint alone, for what several have to agree on."""
-        alone = [Node(self.chain_id, ()) for _ in self._pool.endpoints]
-        for node, endpoint in zip(alone, self._pool.endpoints, strict=True):
-            node._pool = Pool(self.chain_id, [endpoint])
-        return alone
-
     async def close(self) -> None:
         for endpoint in self._pool.endpoints:
             await endpoint.close()
