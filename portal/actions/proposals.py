@@ -16,6 +16,7 @@ from portal.actions.checks import checked
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.schemas import ActionInput, ActionView, ProposedCall
+from portal.actions.senders import Sender, Senders, is_shared, read_senders
 from portal.actions.tables import ActionStatus
 from portal.audit import service as audit
 from portal.chain.abi import ContractFunction, EncodedCall, get_function
@@ -46,6 +47,9 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     signer_address: str
     signer_name: str
     signer_status: str
+    signer_group: UUID | None
+    """Whose signers may send it, too."""
+    template: str | None
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +101,10 @@ async def prepare_many(calls: Sequence[tuple[Actor, ProposedCall]]) -> list[Prep
     It is not checked whether their end users exist: those of rules are made in the db transaction that proposes.
     """
     targets = await _find_targets({call.contract_id for _, call in calls})
+    grouped = [target for target in targets.values() if target.signer_group]
+    senders = await read_senders(
+        {each.signer_group for each in grouped if each.signer_group}, {each.signer_id for each in grouped}
+    )
     terms = await _find_terms({call.policy_id for _, call in calls})
     functions: dict[tuple[UUID, str], ContractFunction] = {}
     prepared: list[PreparedCall | PortalError] = []
@@ -104,12 +112,13 @@ async def prepare_many(calls: Sequence[tuple[Actor, ProposedCall]]) -> list[Prep
         organization_id = actor.organization_id
         try:
             actor.require(Permission.ACTIONS_PROPOSE)
-            target = _usable(targets.get((organization_id, call.contract_id)))
+            target = _found(targets.get((organization_id, call.contract_id)))
             _check_callable(target, call.function)
             bound = _known(terms.get((organization_id, call.policy_id)))
             name = (call.contract_id, call.function)
             function = functions.get(name) or functions.setdefault(name, get_function(target.abi, call.function))
             encoded = function.encode(call.arguments)
+            target = _with_sender(target, call.function, senders)
         except PortalError as error:
             prepared.append(error)
         else:
@@ -151,7 +160,9 @@ async def propose(actor: Actor, given: ActionInput) -> ActionView:
 
 async def get_target(organization_id: UUID, contract_id: UUID) -> Target:
     """The contract with its signer. Raises `NotFound`, and `SignerNotReady` while the key is not made or disabled."""
-    return _usable((await _find_targets([contract_id])).get((organization_id, contract_id)))
+    target = _found((await _find_targets([contract_id])).get((organization_id, contract_id)))
+    check_signer(target.signer_name, target.signer_status)
+    return target
 
 
 async def _find_targets(contract_ids: Collection[UUID]) -> dict[tuple[UUID, UUID], Target]:
@@ -159,7 +170,8 @@ async def _find_targets(contract_ids: Collection[UUID]) -> dict[tuple[UUID, UUID
     rows = await run_sql(
         """SELECT c.organization, c.id AS contract_id, c.name AS contract_name, c.status, c.address, c.abi,
                   c.allowed_functions, c.symbol, c.decimals, c.chain AS chain_id, chain.currency,
-                  s.id AS signer_id, s.address AS signer_address, s.name AS signer_name, s.status AS signer_status
+                  s.id AS signer_id, s.address AS signer_address, s.name AS signer_name, s.status AS signer_status,
+                  c.signer_group, c.template
            FROM contract c JOIN signer s ON s.id = c.signer JOIN chain ON chain.id = c.chain
            WHERE c.id = ANY({}::uuid[])""",
         list(contract_ids),
@@ -170,9 +182,26 @@ async def _find_targets(contract_ids: Collection[UUID]) -> dict[tuple[UUID, UUID
     return {(row["organization"], row["contract_id"]): msgspec.convert(row, Target) for row in rows}
 
 
-def _usable(target: Target | None) -> Target:
+def _found(target: Target | None) -> Target:
     if target is None:
         raise NotFound("There is no such contract.")
+    return target
+
+
+def _with_sender(target: Target, function: str, senders: Senders) -> Target:
+    """The target with the signer that is to send this call. Raises `SignerNotReady` where nobody can."""
+    if target.signer_group and is_shared(target.template, target.abi, function):
+        own = Sender(
+            id=target.signer_id, name=target.signer_name, address=target.signer_address, status=target.signer_status
+        )
+        chosen = senders.choose(own, target.signer_group)
+        target = msgspec.structs.replace(
+            target,
+            signer_id=chosen.id,
+            signer_address=chosen.address,
+            signer_name=chosen.name,
+            signer_status=chosen.status,
+        )
     check_signer(target.signer_name, target.signer_status)
     return target
 

@@ -21,6 +21,8 @@ class Template(msgspec.Struct, frozen=True):
     description: str
     allowed_functions: list[str]
     """What actions may call unless somebody chooses otherwise."""
+    shared_functions: list[str]
+    """Those that several signers may be allowed to send; only its owner sends the others."""
     decimals: int | None
     """Of its amounts; None where it has none."""
     limits: dict[str, dict[str, int]]
@@ -34,6 +36,7 @@ TEMPLATES = {
             "points",
             "Points",
             "A balance for each person that only your organisation can credit (ERC-20, 18 decimals).",
+            ["mint(address,uint256)", "set_minter(address,bool)"],
             ["mint(address,uint256)"],
             18,
             {"constructor(string,string)": {"name": 25, "symbol": 5}},
@@ -43,6 +46,7 @@ TEMPLATES = {
             "Certificates",
             "Numbered certificates that your organisation issues to people (ERC-721).",
             ["mint(address,string)"],
+            [],
             None,
             {"constructor(string,string)": {"name": 25, "symbol": 5}, "mint(address,string)": {"uri": 432}},
         ),
@@ -51,6 +55,7 @@ TEMPLATES = {
             "Records",
             "An append-only log: what was written stays readable for ever, and nobody can change it.",
             ["append(bytes32,string)"],
+            [],
             None,
             {"constructor(string)": {"name": 64}, "append(bytes32,string)": {"content": 1024}},
         ),

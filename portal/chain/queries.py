@@ -7,8 +7,8 @@ import msgspec
 
 from portal.chain.abi import Abi, functions
 from portal.chain.fees import FeeSettings
-from portal.chain.schemas import ChainView, ContractView, SignerView
-from portal.chain.tables import Chain, Contract, FeeStyle, Signer, SignerPurpose
+from portal.chain.schemas import ChainView, ContractView, SignerGroupView, SignerView
+from portal.chain.tables import Chain, Contract, FeeStyle, SignerPurpose
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
@@ -18,6 +18,24 @@ CONTRACTS = """
            signer.address AS signer_address
     FROM contract JOIN chain ON chain.id = contract.chain JOIN signer ON signer.id = contract.signer
     WHERE contract.organization = {}
+"""
+
+SIGNERS = """
+    SELECT signer.id, signer.name, signer.kind, signer.purpose, signer.status, signer.trouble, signer.address,
+           signer.key_reference, signer.signer_group AS signer_group_id, g.name AS signer_group_name,
+           signer.end_user AS end_user_id, signer.created_at
+    FROM signer LEFT JOIN signer_group g ON g.id = signer.signer_group
+    WHERE signer.organization = {}
+"""
+GROUPS = """
+    SELECT g.id, g.name, g.created_at,
+           (SELECT coalesce(jsonb_agg(jsonb_build_object('id', s.id, 'name', s.name, 'status', s.status,
+                                                         'trouble', s.trouble, 'address', s.address)
+                                      ORDER BY s.name, s.id), '[]')
+            FROM signer s WHERE s.signer_group = g.id) AS signers,
+           (SELECT coalesce(jsonb_agg(c.id ORDER BY c.id), '[]') FROM contract c WHERE c.signer_group = g.id)
+             AS contract_ids
+    FROM signer_group g WHERE g.organization = {}
 """
 
 
@@ -84,10 +102,10 @@ async def list_contracts(
 
 async def get_signer(organization_id: UUID, signer_id: UUID) -> SignerView:
     """The signer. Raises `NotFound`."""
-    rows = await Signer.select().where(Signer.id == signer_id, Signer.organization == organization_id)
+    rows = await run_sql(SIGNERS + "AND signer.id = {}", organization_id, signer_id)
     if not rows:
         raise NotFound("There is no such signer.")
-    return _signer_view(rows[0])
+    return msgspec.convert(rows[0], SignerView)
 
 
 async def list_signers(
@@ -98,11 +116,32 @@ async def list_signers(
     limit: int = DEFAULT_LIMIT,
 ) -> Page[SignerView]:
     """The organisation's signers of one purpose, the newest first."""
-    query = Signer.select().where(Signer.organization == organization_id, Signer.purpose == purpose)
-    if cursor:
-        query = query.where(Signer.id < decode_cursor(cursor))
-    rows = await query.order_by(Signer.id, ascending=False).limit(check_limit(limit) + 1)
-    return page_of(rows, limit, _signer_view)
+    after = decode_cursor(cursor) if cursor else None
+    rows = await run_sql(
+        SIGNERS + "AND signer.purpose = {} AND ({}::uuid IS NULL OR signer.id < {}) ORDER BY signer.id DESC LIMIT {}",
+        *(organization_id, purpose.value, after, after, check_limit(limit) + 1),
+    )
+    return page_of(rows, limit, lambda row: msgspec.convert(row, SignerView))
+
+
+async def get_signer_group(organization_id: UUID, group_id: UUID) -> SignerGroupView:
+    """The group with its signers. Raises `NotFound`."""
+    rows = await run_sql(GROUPS + "AND g.id = {}", organization_id, group_id)
+    if not rows:
+        raise NotFound("There is no such group of signers.")
+    return _group_view(rows[0])
+
+
+async def list_signer_groups(
+    organization_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
+) -> Page[SignerGroupView]:
+    """The organisation's groups of signers, the newest first."""
+    after = decode_cursor(cursor) if cursor else None
+    rows = await run_sql(
+        GROUPS + "AND ({}::uuid IS NULL OR g.id < {}) ORDER BY g.id DESC LIMIT {}",
+        *(organization_id, after, after, check_limit(limit) + 1),
+    )
+    return page_of(rows, limit, _group_view)
 
 
 def _chain_view(row: dict[str, Any]) -> ChainView:
@@ -125,18 +164,12 @@ def _contract_view(row: dict[str, Any]) -> ContractView:
         decimals=row["decimals"],
         signer_id=row["signer"],
         signer_address=row["signer_address"],
+        signer_group_id=row["signer_group"],
         functions=functions(msgspec.json.decode(row["abi"]), allowed),
         created_at=row["created_at"],
     )
 
 
-def _signer_view(row: dict[str, Any]) -> SignerView:
-    return SignerView(
-        id=row["id"],
-        name=row["name"],
-        purpose=row["purpose"],
-        status=row["status"],
-        address=row["address"],
-        end_user_id=row["end_user"],
-        created_at=row["created_at"],
-    )
+def _group_view(row: dict[str, Any]) -> SignerGroupView:
+    decoded = {name: msgspec.json.decode(row[name]) for name in ("signers", "contract_ids")}
+    return msgspec.convert(row | decoded, SignerGroupView)

@@ -39,6 +39,19 @@ class ChainView(msgspec.Struct, frozen=True):
     paused_at: datetime | None
 
 
+class EndpointView(msgspec.Struct, frozen=True):
+    """One RPC endpoint of a chain as this process sees it. Its address, which may hold a key, is not shown."""
+
+    name: str
+    """Its host where the address holds nothing but that, else `endpoint 2`: its place in the settings."""
+    state: str
+    """`ok`, `lags`, `disagrees`, `failed`, `closed` (left alone for a while) or `unknown`."""
+    message: str
+    head_number: int | None
+    behind: int
+    """Blocks behind the best endpoint."""
+
+
 class ContractView(msgspec.Struct, frozen=True):
     id: UUID
     chain_id: int
@@ -53,6 +66,8 @@ class ContractView(msgspec.Struct, frozen=True):
     decimals: int | None
     signer_id: UUID
     signer_address: str | None
+    signer_group_id: UUID | None
+    """Whose active signers may send its calls, too."""
     functions: list[FunctionView]
     """Those that change state, in the order of the ABI."""
     created_at: datetime
@@ -61,9 +76,37 @@ class ContractView(msgspec.Struct, frozen=True):
 class SignerView(msgspec.Struct, frozen=True):
     id: UUID
     name: str
+    kind: str
+    """`local`, `aws_kms` or `web3signer`: who keeps the key."""
     purpose: str
     status: str
+    trouble: str | None
+    """Why it cannot sign just now, as a sentence; None while all is well."""
     address: str | None
-    """None until the worker has made the key."""
+    """None until the worker has made the key, or has seen that it can be used."""
+    key_reference: str | None
+    """Of a remote one, for those who may change signers: the KMS key, or `service#public key`."""
+    signer_group_id: UUID | None
+    signer_group_name: str | None
     end_user_id: UUID | None
+    created_at: datetime
+
+
+class GroupMember(msgspec.Struct, frozen=True):
+    id: UUID
+    name: str
+    status: str
+    trouble: str | None
+    address: str | None
+
+
+class SignerGroupView(msgspec.Struct, frozen=True):
+    """Signers that share the calls of contracts: each proposal takes the one with the least to do."""
+
+    id: UUID
+    name: str
+    signers: list[GroupMember]
+    """By name."""
+    contract_ids: list[UUID]
+    """Whose calls they send."""
     created_at: datetime

@@ -11,7 +11,7 @@ import msgspec
 from portal import clock
 from portal.chain.abi import Abi
 from portal.chain.rpc import Block, NodeUnavailable, get_node
-from portal.chain.tables import Chain, Contract, ContractStatus, Signer, SignerPurpose, SignerStatus
+from portal.chain.tables import Chain, Contract, ContractStatus, Signer, SignerKind, SignerPurpose, SignerStatus
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql
 from portal.errors import Conflict, SettingInvalid
@@ -97,8 +97,10 @@ async def record_head(chain_id: int, block: Block) -> None:
     )
 
 
-async def insert_signer(organization_id: UUID, name: str) -> UUID:
-    """A signer that sends, pending until the worker has made its key. Inside the caller's db transaction."""
+async def insert_signer(
+    organization_id: UUID, name: str, *, kind: SignerKind = SignerKind.LOCAL, key_reference: str | None = None
+) -> UUID:
+    """A signer that sends, pending until the worker has its key. Inside the caller's db transaction."""
     assert in_transaction(), "a signer is made in the db transaction that audits it"
     id = new_id()
     await Signer.insert(
@@ -106,6 +108,8 @@ async def insert_signer(organization_id: UUID, name: str) -> UUID:
             id=id,
             organization=organization_id,
             name=name,
+            kind=kind,
+            key_reference=key_reference,
             purpose=SignerPurpose.SENDS,
             status=SignerStatus.PENDING,
             created_at=clock.now(),

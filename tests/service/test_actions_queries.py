@@ -134,7 +134,7 @@ async def test_an_unknown_recipient_and_a_call_that_would_fail_are_pointed_out(s
     contract_id = await register_points(stage.cast, stage.node, stranger, owner_address=stage.signer_address)
     action = await stage.propose_mint(contract_id=contract_id, to=NOBODY, end_user_id=None)
     assert await warnings(stage, action) == [
-        "The call would fail: ownable: caller is not the owner",
+        "The call would fail: erc20: access is denied",
         "The first call of mint of Acme Points.",
         "0x8617…070D is not an end user, a signer or a contract of yours.",
     ]

@@ -52,7 +52,7 @@ async def test_a_proposal_that_would_fail_says_why_in_words(stage: Stage) -> Non
     assert view.simulation is not None
     assert not view.simulation.ok
     assert view.simulation.gas is None
-    assert view.simulation.revert_reason == "ownable: caller is not the owner"
+    assert view.simulation.revert_reason == "erc20: access is denied"
     assert view.status == ActionStatus.PROPOSED  # automatic, but not for what would fail
 
 

@@ -85,7 +85,7 @@ async def test_a_template_that_does_not_exist() -> None:
         await compile_template("../points")
 
 
-async def test_points_are_credited_by_the_owner_only(node: Node, chain: Anvil) -> None:
+async def test_points_are_credited_by_the_owner_and_those_whom_it_lets(node: Node, chain: Anvil) -> None:
     points = await deploy(node, chain, "points", NAMES["points"])
     mint = "mint(address,uint256)"
     points.do(mint, to=ALICE, amount=str(5 * 10**18))
@@ -93,8 +93,13 @@ async def test_points_are_credited_by_the_owner_only(node: Node, chain: Anvil) -
     assert await points.ask("totalSupply()") == 5 * 10**18
     assert (await points.ask("name()"), await points.ask("symbol()")) == ("Acme points", "ACME")
     assert await points.ask("decimals()") == TEMPLATES["points"].decimals
-    with pytest.raises(CallReverted, match="caller is not the owner"):
+    with pytest.raises(CallReverted, match="access is denied"):
         await points.ask(mint, sender=points.other, to=ALICE, amount="1")
+    with pytest.raises(CallReverted, match="caller is not the owner"):
+        await points.ask("set_minter(address,bool)", sender=points.other, minter=points.other, status=True)
+    points.do("set_minter(address,bool)", minter=points.other, status=True)
+    assert await points.ask("is_minter(address)", arg0=points.other)
+    await points.ask(mint, sender=points.other, to=ALICE, amount="1")
 
 
 async def test_certificates_are_numbered_and_keep_their_address(node: Node, chain: Anvil) -> None:

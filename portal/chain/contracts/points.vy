@@ -1,7 +1,8 @@
 # pragma version ==0.4.3
 """
 @title Points
-@notice An ERC-20 token with 18 decimals whose owner, the organisation's signer, may create more of it.
+@notice An ERC-20 token with 18 decimals. Its owner, the organisation's signer, may create more of it and says who
+        else may.
 """
 
 from ethereum.ercs import IERC20
@@ -27,6 +28,8 @@ exports: (
     erc20.approve,
     erc20.transferFrom,
     erc20.burn,
+    erc20.is_minter,
+    erc20.set_minter,
     erc20.transfer_ownership,
 )
 
@@ -44,7 +47,7 @@ def __init__(name: String[25], symbol: String[5]):
 @external
 def mint(to: address, amount: uint256):
     """
-    @notice Create `amount` (in units of 10^-18) for `to`. Only the owner may.
+    @notice Create `amount` (in units of 10^-18) for `to`. Only the owner and those whom it made minters may.
     """
-    ownable._check_owner()
+    assert erc20.is_minter[msg.sender], "erc20: access is denied"
     erc20._mint(to, amount)
