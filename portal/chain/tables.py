@@ -33,6 +33,8 @@ class Chain(Table, tablename="chain"):
     head_hash = columns.text(null=True)
     head_at = columns.moment(null=True)
     """When our watcher last saw a new head."""
+    final_number = columns.integer(null=True)
+    """The highest block that a node called final; null while none has."""
     paused_at = columns.moment(null=True)
     """While whoever runs the installation has set it, nothing new is signed or sent on this chain for anybody."""
     final_depth = columns.integer(null=True)
