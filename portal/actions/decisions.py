@@ -21,6 +21,7 @@ from portal.actions.errors import (
     SimulationReverts,
 )
 from portal.actions.schemas import ActionView
+from portal.actions.simulated import simulation_of
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
 from portal.audit import service as audit
 from portal.chain.service import fail_contract
@@ -74,7 +75,7 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
     if not digests.equals(digest, digest_hex):
         raise _digest_changed()
     await _check_may_approve(action, member_id)
-    simulation = queries.simulation_of(action)
+    simulation = simulation_of(action)
     if simulation is None or not simulation.ok:
         reason = simulation.revert_reason if simulation else "it has not been simulated"
         raise SimulationReverts(f"The call would fail on chain: {reason}. Simulate it again once the cause is gone.")

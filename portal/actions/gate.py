@@ -9,6 +9,7 @@ from portal.actions import queries
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import GateRefused
 from portal.actions.schemas import SigningOrder
+from portal.actions.simulated import simulation_of
 from portal.actions.tables import ActionStatus
 from portal.chain.tables import ContractStatus, SignerStatus
 from portal.db.engine import in_transaction, run_sql
@@ -115,6 +116,6 @@ async def _check_quorum(row: dict[str, Any]) -> None:
         raise GateRefused("The action was rejected.")
     if not standing.is_met:
         raise GateRefused(f"{standing.approvals} of {standing.required} approvals count now.")
-    simulation = queries.simulation_of(row)
+    simulation = simulation_of(row)
     if standing.required == 0 and not (simulation and simulation.ok):
         raise GateRefused("It was approved automatically, but no simulation of it succeeded.")

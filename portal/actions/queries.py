@@ -10,9 +10,10 @@ import msgspec
 from portal import clock
 from portal.accounts.permissions import GRANTS, Permission, Role
 from portal.accounts.schemas import Actor
-from portal.actions import effects, policy
+from portal.actions import effects, policy, simulated
 from portal.actions.digest import fingerprint
 from portal.actions.schemas import ActionView, DecisionView, InboxItem, PolicyOfAction, PolicyView, Simulation
+from portal.actions.simulated import simulation_of
 from portal.actions.tables import ActionStatus, Verdict
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
@@ -20,7 +21,7 @@ from portal.errors import NotFound
 
 SELECT = """
     SELECT a.*, c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
-           chain.name AS chain_name, chain.currency, s.id AS signer_id, s.address AS signer_address,
+           chain.name AS chain_name, chain.currency, chain.head_number, s.id AS signer_id, s.address AS signer_address,
            v.number AS policy_number, v.approvals_required, v.execute_within_seconds, v.most_cost_wei,
            v.most_cost_a_day_wei, p.id AS policy_id, p.name AS policy_name,
            rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email,
@@ -244,11 +245,25 @@ def standing_of(
 
 
 async def _views(rows: list[dict[str, Any]]) -> list[ActionView]:
-    decisions = await cast_decisions(row["id"] for row in rows) if rows else {}
-    return [_view(row, decisions[row["id"]]) for row in rows]
+    if not rows:
+        return []
+    decisions = await cast_decisions(row["id"] for row in rows)
+    simulations = {row["id"]: simulation_of(row) for row in rows}
+    addresses = {address for each in simulations.values() for address in simulated.addresses_of(each)}
+    names = await names_of(rows[0]["organization"], addresses)
+    return [_view(row, decisions[row["id"]], _told(simulations[row["id"]], row, names)) for row in rows]
 
 
-def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
+def _told(simulation: Simulation | None, row: dict[str, Any], names: dict[str, str]) -> Simulation | None:
+    if simulation is None:
+        return None
+    found = simulation.effects and simulated.with_names(simulation.effects, names, row["currency"])
+    waits = row["status"] == ActionStatus.PROPOSED
+    stale = waits and simulated.is_stale(simulation, row["head_number"], clock.now())
+    return msgspec.structs.replace(simulation, effects=found, is_stale=stale)
+
+
+def _view(row: dict[str, Any], decisions: list[dict[str, Any]], simulation: Simulation | None) -> ActionView:
     digest = bytes(row["digest"])
     standing = standing_of(decisions, digest=digest, required=row["approvals_required"], proposer_id=row["proposed_by"])
     return ActionView(
@@ -271,19 +286,11 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
         signer_id=row["signer_id"],
         signer_address=row["signer_address"],
         calldata=f"0x{bytes(row['calldata']).hex()}",
-        simulation=simulation_of(row),
+        simulation=simulation,
         approvals=[_decision_view(decision, digest) for decision in decisions],
         approvals_given=standing.approvals,
         approvals_required=standing.required,
-        policy=PolicyOfAction(
-            row["policy_id"],
-            row["policy_name"],
-            row["policy_version"],
-            row["policy_number"],
-            row["execute_within_seconds"],
-            _wei(row["most_cost_wei"]),
-            _wei(row["most_cost_a_day_wei"]),
-        ),
+        policy=_policy_of(row),
         because=f"{row['source_name']} reported {row['signal_type']}" if row["signal"] else None,
         proposed_by=row["proposer_email"],
         proposed_by_member_id=row["proposed_by"],
@@ -299,6 +306,18 @@ def _view(row: dict[str, Any], decisions: list[dict[str, Any]]) -> ActionView:
     )
 
 
+def _policy_of(row: dict[str, Any]) -> PolicyOfAction:
+    return PolicyOfAction(
+        row["policy_id"],
+        row["policy_name"],
+        row["policy_version"],
+        row["policy_number"],
+        row["execute_within_seconds"],
+        _wei(row["most_cost_wei"]),
+        _wei(row["most_cost_a_day_wei"]),
+    )
+
+
 def _decision_view(row: dict[str, Any], digest: bytes) -> DecisionView:
     return DecisionView(
         member_id=row["member"],
@@ -310,13 +329,6 @@ def _decision_view(row: dict[str, Any], digest: bytes) -> DecisionView:
         counts=row["verdict"] == Verdict.REJECTION or (row["may_decide"] and bytes(row["digest"]) == digest),
         decided_at=row["decided_at"],
     )
-
-
-def simulation_of(row: dict[str, Any]) -> Simulation | None:
-    """The stored simulation of an action's row; None until it is simulated."""
-    if row["simulation"] is None:
-        return None
-    return Simulation(**msgspec.json.decode(row["simulation"]), simulated_at=row["simulated_at"])
 
 
 async def _warnings(organization_id: UUID, views: list[ActionView]) -> dict[UUID, list[str]]:

@@ -123,6 +123,64 @@ class PolicyOfAction(msgspec.Struct, frozen=True):
     most_cost_a_day_wei: str | None
 
 
+class BalanceChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What one address gains or loses of one thing. Addresses are EIP-55, amounts in smallest units."""
+
+    holder: str
+    holder_name: str | None = None
+    """What the organisation calls it: an end user, a signer or a contract."""
+    asset: str
+    """`native`, `erc20`, `erc721` or `erc1155`."""
+    token: str | None
+    """The token's contract; null for the chain's own currency."""
+    token_id: str | None
+    """Which one, of ERC-721 and ERC-1155."""
+    is_registered: bool
+    """Whether the token is a contract of the organisation; else `symbol` and `decimals` are what it says of itself."""
+    symbol: str | None
+    decimals: int | None
+    change: str
+    """Negative for a loss. Of the sender's native currency without the fee for gas."""
+    before: str | None = None
+    """The balance at the block of the simulation; null where it was not read."""
+    what: str = ""
+    """`50 PTS`, without a sign."""
+    text: str = ""
+    """`Ada Park gets 50 PTS`."""
+
+
+class EmittedEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that would be emitted."""
+
+    contract: str
+    contract_name: str | None = None
+    event: str | None
+    """Canonical signature; null where no ABI that we have names it."""
+    arguments: list[dict[str, Any]]
+    """`[{"name", "type", "value"}]`, as of calls; of an indexed text, array or tuple a log holds the hash alone."""
+    topics: list[str]
+    data: str
+    """At most its first 4,096 bytes."""
+    data_bytes: int
+    symbol: str | None
+    decimals: int | None
+    """Of its contract, where the organisation has registered it."""
+    text: str = ""
+    """What it permits, where it permits something: `Treasury lets 0x1234…cdef spend 100 PTS`; else empty."""
+
+
+class SimulatedEffects(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call that succeeds would change, as the node traced it."""
+
+    source: str
+    """How it was found: `debug_traceCall` or `eth_simulateV1`."""
+    changes: list[BalanceChange]
+    more_changes: int
+    """How many more there are than listed."""
+    events: list[EmittedEvent]
+    more_events: int
+
+
 class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     """What the chain says would happen, at one block."""
 
@@ -132,6 +190,10 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     block_number: int
     revert_reason: str | None
     simulated_at: datetime
+    effects: SimulatedEffects | None = None
+    """Null when it reverts, and where no node of the chain traces: then only success and gas are known."""
+    is_stale: bool = False
+    """More than 5 minutes old while the chain has moved on: what it says may not hold any more."""
 
 
 class DecisionView(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,8 +16,9 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, system_actor
 from portal.actions import queries
 from portal.actions.errors import ActionNotProposed
-from portal.actions.schemas import ActionView
+from portal.actions.schemas import ActionView, SimulatedEffects
 from portal.actions.tables import ActionStatus
+from portal.actions.tracing import TracedCall, find_effects
 from portal.audit import service as audit
 from portal.chain.rpc import Call, NodeUnavailable, get_node
 from portal.chain.rpc import Simulation as SimulatedCall
@@ -29,7 +30,7 @@ from portal.logging import get_logger
 log = get_logger(__name__)
 
 CALLS = """
-    SELECT a.id, a.chain, a.contract, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
+    SELECT a.id, a.organization, a.chain, a.contract, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
     FROM action a JOIN contract c ON c.id = a.contract JOIN signer s ON s.id = a.signer
     WHERE a.status = 'proposed'
 """
@@ -83,6 +84,7 @@ async def _simulate(calls: list[dict[str, Any]]) -> int:
         )
     }
     answers: dict[UUID, SimulatedCall | NodeUnavailable] = {}
+    effects: dict[UUID, SimulatedEffects] = {}
     for chain_id, group in groupby(sorted(calls, key=itemgetter("chain")), key=itemgetter("chain")):
         rows = list(group)
         asked = [(_call(row), abis[row["contract"]]) for row in rows]
@@ -91,8 +93,9 @@ async def _simulate(calls: list[dict[str, Any]]) -> int:
         except NodeUnavailable as error:
             simulated = [error] * len(rows)
         answers |= {row["id"]: answer for row, answer in zip(rows, simulated, strict=True)}
+        effects |= await find_effects(chain_id, _succeeding(rows, answers))
     # One that the node does not answer keeps no other from being recorded.
-    done = await _store({id: answer for id, answer in answers.items() if isinstance(answer, SimulatedCall)})
+    done = await _store({id: answer for id, answer in answers.items() if isinstance(answer, SimulatedCall)}, effects)
     for answer in answers.values():
         if isinstance(answer, NodeUnavailable):
             raise answer
@@ -103,7 +106,15 @@ def _call(row: dict[str, Any]) -> Call:
     return Call(row["signer_address"], row["to_address"], bytes(row["calldata"]), int(row["value_wei"]))
 
 
-async def _store(answers: dict[UUID, SimulatedCall]) -> int:
+def _succeeding(rows: list[dict[str, Any]], answers: dict[UUID, SimulatedCall | NodeUnavailable]) -> list[TracedCall]:
+    return [
+        TracedCall(row["id"], row["organization"], row["contract"], _call(row), answer.block_number)
+        for row in rows
+        if isinstance(answer := answers[row["id"]], SimulatedCall) and answer.ok
+    ]
+
+
+async def _store(answers: dict[UUID, SimulatedCall], effects: dict[UUID, SimulatedEffects]) -> int:
     """Store what the chain said about actions that are still open, and approve those whose policy asks nobody."""
     if not answers:
         return 0
@@ -127,13 +138,17 @@ async def _store(answers: dict[UUID, SimulatedCall]) -> int:
                WHERE action.id = made.id""",
             *(now, ActionStatus.APPROVED.value, now),
             [row["id"] for row in rows],
-            [msgspec.json.encode(answers[row["id"]]).decode() for row in rows],
+            [_stored(answers[row["id"]], effects.get(row["id"])) for row in rows],
             [(ActionStatus.APPROVED if each else ActionStatus.PROPOSED).value for each in approved],
         )
         await audit.append_many([_automatic(row) for row, each in zip(rows, approved, strict=True) if each])
     if any(approved):
         ring("run_lanes")
     return len(rows)
+
+
+def _stored(answer: SimulatedCall, effects: SimulatedEffects | None) -> str:
+    return msgspec.json.encode({**msgspec.structs.asdict(answer), "effects": effects}).decode()
 
 
 def _automatic(row: dict[str, Any]) -> audit.Entry:

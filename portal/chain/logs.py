@@ -19,12 +19,17 @@ class LogUnreadable(Exception):
     """A log is not what the ABI says of its event; the text says why, for people."""
 
 
-class Log(msgspec.Struct, frozen=True):
-    """One entry of a block's logs. Hashes and addresses are in lower case."""
+class Emitted(msgspec.Struct, frozen=True):
+    """What a contract emits: the event itself. The address is in lower case."""
 
     address: str
     topics: list[bytes]
     data: bytes
+
+
+class Log(Emitted, frozen=True):
+    """One entry of a block's logs. Hashes are in lower case."""
+
     block_number: int
     block_hash: str
     transaction_hash: str
@@ -64,7 +69,22 @@ def find_event(abi: Abi, wanted: str, path: str) -> Event:
     return Event(found[0]["name"], signature(found[0]), found[0]["inputs"])
 
 
-def decode_log(event: Event, log: Log) -> dict[str, Any]:
+def events_by_topic(abi: Abi) -> dict[bytes, list[Event]]:
+    """The events of an ABI by their first topic; of one signature there may be several, with other values indexed."""
+    found: dict[bytes, list[Event]] = {}
+    for element in abi:
+        if element["type"] != "event" or not isinstance(element.get("name"), str) or element.get("anonymous"):
+            continue
+        try:
+            check_components(element.get("inputs"), "/abi")
+        except InputInvalid:
+            continue
+        event = Event(element["name"], signature(element), element["inputs"])
+        found.setdefault(bytes.fromhex(event.topic[2:]), []).append(event)
+    return found
+
+
+def decode_log(event: Event, log: Emitted) -> dict[str, Any]:
     """The arguments by name, in the canonical form of `chain.values`: integers are decimal strings.
 
     Of an indexed text, array or tuple a log holds only the hash, so that is its value. Raises `LogUnreadable`.

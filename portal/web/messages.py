@@ -3,6 +3,7 @@
 DONE: dict[str, str] = {
     "approved": "Your approval is recorded.",
     "rejected": "The action is rejected. Nothing will be executed.",
+    "simulated": "The node has tried it again.",
     "cancelled": "The action is cancelled. Nothing will be executed.",
     "signed_out": "You are signed out.",
     "session_ended": "Your session has ended. Sign in again to go on.",

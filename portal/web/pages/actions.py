@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
 from portal.actions import service
+from portal.actions.effects import addresses_in
 from portal.actions.schemas import ActionView
 from portal.audit import queries as audit
 from portal.audit.schemas import AuditEntryView
@@ -109,6 +110,16 @@ async def cancel_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[U
     return see_other(desk.url(f"actions/{action_id}"), done="cancelled")
 
 
+@post("/actions/{action_id:uuid}/simulate", opt=READ)
+async def simulate_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[Any]:
+    """Whoever may propose or approve it; the service knows."""
+    try:
+        await service.resimulate(desk.actor, action_id)
+    except PortalError as error:
+        return await _action_page(request, desk, action_id, error)
+    return see_other(desk.url(f"actions/{action_id}"), done="simulated")
+
+
 async def _action_page(
     request: AnyRequest,
     desk: Desk,
@@ -132,6 +143,7 @@ async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
         "cost_terms": cost_terms(action.policy, action.currency),
         "within": span(action.policy.execute_within_seconds),
         "why_not": _why_not(desk, action),
+        "may_simulate": desk.may("actions:propose") or desk.may("actions:approve"),
         "can_decide": not _why_not(desk, action),
         "can_cancel": action.status == "proposed"
         and (desk.may("actions:cancel") or action.proposed_by_member_id == desk.actor.id),
@@ -148,7 +160,9 @@ async def _proof(desk: Desk, action: ActionView) -> dict[str, Any]:
         readable = signal.payload is not None
         text = msgspec.json.format(msgspec.json.encode(signal.payload)).decode() if readable else signal.body
     rule = await _rule(organization, action) if action.rule_id else None
-    addresses = [str(each["value"]) for each in action.arguments if each["type"] == "address"]
+    addresses = addresses_in(action.arguments)
+    if action.simulation and action.simulation.effects:
+        addresses += [found for event in action.simulation.effects.events for found in addresses_in(event.arguments)]
     names = await actions.names_of(organization, addresses)
     return {
         "signal": signal,
@@ -217,4 +231,12 @@ def _why_not(desk: Desk, action: ActionView) -> str:
     return ""
 
 
-handlers = [show_actions, show_action, show_progress, approve_action, reject_action, cancel_action]
+handlers = [
+    show_actions,
+    show_action,
+    show_progress,
+    approve_action,
+    reject_action,
+    cancel_action,
+    simulate_action,
+]
