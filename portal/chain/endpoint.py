@@ -80,7 +80,12 @@ class Endpoint:
         self.chain_id = chain_id
         self.place = place
         self.lagging = False
-        """Whether its head is behind that of the others."""
+        """Whether it is slow, or its head behind that of the others: they are asked first."""
+        self.behind = 0
+        """Blocks behind the best endpoint when last compared."""
+        self.disagrees = False
+        """Whether it names another final block than another endpoint."""
+        self.head_number: int | None = None
         self.failure: EndpointFailed | None = None
         """The last one, while it has not answered since."""
         self._url = url
@@ -95,7 +100,7 @@ class Endpoint:
     def name(self) -> str:
         """Its host where the address can hold no key, else its place in the settings."""
         parts = urlsplit(self._url)
-        bare = parts.username is None and parts.path in ("", "/") and not parts.query
+        bare = parts.username is None and parts.path in ("", "/") and not parts.query + parts.fragment
         return parts.netloc if bare else f"endpoint {self.place}"
 
     @property

@@ -1,6 +1,7 @@
 """The endpoints of one chain: who is asked, who next, and what it means when they differ."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -21,14 +22,22 @@ class NodeUnavailable(Unavailable):
 class Pool:
     """Endpoints in the order of preference; one that failed of late or lags comes after the others."""
 
-    def __init__(self, chain_id: int, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, chain_id: int, endpoints: Sequence[Endpoint], *, is_part: bool = False) -> None:
         self.chain_id = chain_id
         self.endpoints = endpoints
+        self.surveyed_at = -math.inf
+        """When `survey` compared them last, by the monotonic clock."""
+        self._is_part = is_part
+
+    def each(self) -> list["Pool"]:
+        """A pool of each endpoint alone, in which one that rests is not waited for if there are others."""
+        is_part = len(self.endpoints) > 1
+        return [Pool(self.chain_id, [endpoint], is_part=is_part) for endpoint in self.endpoints]
 
     def in_order(self) -> Iterator[Endpoint]:
         """Those that may be asked now, the best first."""
         for endpoint in sorted(self.endpoints, key=lambda each: (each.rests, each.lagging)):
-            if not endpoint.is_closed:
+            if not (endpoint.is_closed or (self._is_part and endpoint.rests)):
                 yield endpoint
 
     async def ask(self, asked: Sequence[Asked]) -> list[Answer]:
@@ -82,6 +91,6 @@ class Pool:
 
     def unavailable(self) -> NodeUnavailable:
         """Why nobody answers: what the preferred endpoint said last."""
-        said = [str(each.failure) for each in self.endpoints if each.failure]
+        said = [str(each.failure) for each in self.endpoints if each.failure] or ["does not answer"]
         also = f" (nor does any of {len(said) - 1} more)" if len(said) > 1 else ""
         return NodeUnavailable(f"The node of chain {self.chain_id} {said[0]}{also}.", retry_after_seconds=5)
