@@ -97,6 +97,15 @@ async def record_head(chain_id: int, block: Block) -> None:
     )
 
 
+async def record_final(chain_id: int, block: Block) -> None:
+    """Note the newest block that the node called final; it only ever rises."""
+    await (
+        Chain.update({Chain.final_number: block.number})
+        .where(Chain.id == chain_id)
+        .where((Chain.final_number.is_null()) | (Chain.final_number < block.number))
+    )
+
+
 async def insert_signer(
     organization_id: UUID, name: str, *, kind: SignerKind = SignerKind.LOCAL, key_reference: str | None = None
 ) -> UUID:

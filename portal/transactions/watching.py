@@ -1,41 +1,51 @@
-"""Follows what was sent until the chain can no longer undo it.
+"""Follows what was sent until the chain can no longer undo it. It reads the chain, and neither signs nor sends.
 
 A receipt counts only while its block is the canonical one at its height. A missing receipt proves nothing. What a
-reorganisation undid goes back to `broadcast`, and counts as not sent: a pass of its lane sends the same bytes again.
+reorganisation undid goes back to where it was, and counts as not sent: a pass of its lane sends the same bytes again.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
-from piccolo.columns import Column
+from prometheus_client import Counter
 
 from portal import clock
 from portal.chain.queries import get_abi
-from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_node
+from portal.chain.rpc import Call, Node, NodeUnavailable, Receipt, get_node
 from portal.chain.service import record_head
-from portal.db.engine import run_sql, transaction, try_advisory_lock
+from portal.db.engine import run_sql, try_advisory_lock
 from portal.db.notices import announce
 from portal.logging import get_logger
+from portal.transactions import displacement
 from portal.transactions.deployments import end_deployment
-from portal.transactions.moves import Work, correlated, list_work, move
+from portal.transactions.finality import View, look
+from portal.transactions.moves import Step, Work, correlated, list_work
 from portal.transactions.states import depth
-from portal.transactions.tables import Outcome
+from portal.transactions.steps import count_as_unsent, states_before, take
+from portal.transactions.tables import AttemptKind, Outcome
 from portal.transactions.tables import TransactionStatus as Status
 
 log = get_logger(__name__)
-FINAL_DEPTH = 64
-"""Blocks after which a block counts as final on a chain whose node has no `finalized` tag."""
+REORGANISED = Counter("portal_transactions_reorganised_total", "Included transactions that the chain undid", ["chain"])
+REASONS_AT_ONCE = 8
+"""Reverted calls carried out again side by side."""
 
-
-class View(msgspec.Struct, frozen=True):
-    """The chain as one pass sees it."""
-
-    head: Block
-    final_number: int
-    confirmations: int
+UNDONE: dict[str, Any] = dict.fromkeys(
+    (
+        *("outcome", "revert_reason", "block_number", "block_hash", "mined_hash", "contract_address"),
+        *("gas_used", "gas_price_wei", "mined_at", "confirmed_at"),
+    )
+)
+INCLUDED = """
+    SELECT t.block_number, t.block_hash, array_agg(DISTINCT t.organization) AS organizations
+    FROM transaction t JOIN lane l ON l.id = t.lane
+    WHERE l.chain = {} AND t.status IN ('mined', 'confirmed') GROUP BY t.block_number, t.block_hash
+"""
+ATTEMPTS = "SELECT transaction, hash, kind FROM attempt WHERE transaction = ANY({}) ORDER BY id"
 
 
 async def watch_chains() -> int:
@@ -43,7 +53,7 @@ async def watch_chains() -> int:
 
     One watcher a chain at a time. A chain whose node is down is left as it is, and its head grows old.
     """
-    chains = await run_sql("SELECT id, confirmations, head_number FROM chain")
+    chains = await run_sql("SELECT id, confirmations, final_depth, final_number, head_number FROM chain")
     results = await asyncio.gather(*(_watch_chain(chain) for chain in chains), return_exceptions=True)
     for chain, result in zip(chains, results, strict=True):
         if isinstance(result, NodeUnavailable):
@@ -57,112 +67,144 @@ async def _watch_chain(chain: dict[str, Any]) -> int:
     async with try_advisory_lock(f"watch-chain:{chain['id']}") as ours:
         if not ours:
             return 0
-        node = get_node(chain["id"])
-        head, finalized = await asyncio.gather(node.head(), node.finalized())
-        await record_head(chain["id"], head)
-        view = View(
-            head=head,
-            final_number=finalized.number if finalized else head.number - FINAL_DEPTH,
-            confirmations=chain["confirmations"],
-        )
-        included = await list_work("WHERE l.chain = {} AND t.status IN ('mined', 'confirmed')", chain["id"])
-        kept, undone = await _check_included(included, node)
-        mined = await _find_receipts(chain["id"], node)
-        deeper = await _deepen(kept | mined, view)
-        if head.number != chain["head_number"]:
-            for organization_id in {work.organization_id for work in included}:
+        view = await look(chain, get_node(chain["id"]))
+        await record_head(view.chain_id, view.head)
+        included = await run_sql(INCLUDED, view.chain_id)
+        kept, undone = await _check_included(included, view)
+        mined, suspected = await _find_receipts(view, kept)
+        deeper = await _deepen(kept, view)
+        if view.head.number != chain["head_number"]:
+            for organization_id in {each for row in included for each in row["organizations"]}:
                 announce("transaction", organization_id)  # the confirmations of what it has included are other ones
-        return len(undone) + len(mined) + deeper
+        return undone + mined + suspected + deeper
 
 
-async def _check_included(included: list[Work], node: Node) -> tuple[set[UUID], set[UUID]]:
-    """Compare the blocks of what is `included` with the canonical ones: which transactions are kept, which undone.
+async def _check_included(included: list[dict[str, Any]], view: View) -> tuple[set[str], int]:
+    """Compare the blocks of what is `included` with the canonical ones: the hashes that hold, how many were undone.
 
     A height that the node does not have now proves nothing either way.
     """
-    canonical = await _canonical_hashes((work.block_number for work in included), node)
-    kept, undone = set(), set()
-    for work in included:
-        assert work.block_number is not None
-        hash = canonical.get(work.block_number)
-        if hash == work.block_hash:
-            kept.add(work.id)
-        elif hash is not None:
-            await _undo(work, hash)
-            undone.add(work.id)
-    return kept, undone
+    canonical = await _canonical_hashes((row["block_number"] for row in included), view.node)
+    kept = {row["block_hash"] for row in included} & set(canonical.values())
+    undone = [row["block_hash"] for row in included if row["block_number"] in canonical]
+    return kept, await _undo([hash for hash in undone if hash not in kept], canonical, view)
 
 
-async def _undo(work: Work, canonical_hash: str) -> None:
-    void: dict[Column | str, Any] = dict.fromkeys(
-        (
-            *("outcome", "revert_reason", "block_number", "block_hash", "mined_hash", "contract_address"),
-            *("gas_used", "gas_price_wei", "mined_at", "confirmed_at"),
-        )
+async def _undo(block_hashes: list[str], canonical: dict[int, str], view: View) -> int:
+    if not block_hashes:
+        return 0
+    works = await list_work(
+        "WHERE l.chain = {} AND t.status IN ('mined', 'confirmed') AND t.block_hash = ANY({}) ORDER BY t.id",
+        view.chain_id,
+        block_hashes,
     )
-    async with transaction():
-        moved = await move(
-            work,
-            Status.BROADCAST,
-            "reorganised",
-            void,
-            hash=work.mined_hash,
-            block_number=work.block_number,
-            undone_block=work.block_hash,
-            canonical_block=canonical_hash,
-        )
-        if moved:
-            await run_sql("UPDATE attempt SET last_sent_at = NULL WHERE transaction = {}", work.id)
-    if moved:
+    before = await states_before(works)
+    undone = 0
+    for status in (Status.BROADCAST, Status.CLOSING):
+        steps = [
+            Step(
+                work=work,
+                changes=UNDONE,
+                detail={
+                    "hash": work.mined_hash,
+                    "block_number": work.block_number,
+                    "undone_block": work.block_hash,
+                    "canonical_block": canonical[work.block_number or 0],
+                },
+            )
+            for work in works
+            if before[work.id] is status
+        ]
+        undone += await take(steps, status, "reorganised", also=_reorganised)
+    return undone
+
+
+async def _reorganised(works: list[Work]) -> None:
+    await count_as_unsent(works)
+    for work in works:
+        REORGANISED.labels(str(work.chain_id)).inc()
         with correlated(work):
             log.warning("transaction.reorganised", block_number=work.block_number, undone_block=work.block_hash)
 
 
-async def _find_receipts(chain_id: int, node: Node) -> set[UUID]:
-    """Mark as mined what has a receipt in a canonical block; which transactions those are."""
-    sent = await list_work("WHERE l.chain = {} AND t.status = 'broadcast'", chain_id)
-    works = {work.id: work for work in sent}
-    attempts = await run_sql("SELECT transaction, hash FROM attempt WHERE transaction = ANY({})", list(works))
-    receipts = await node.receipts([attempt["hash"] for attempt in attempts])
-    found = [
-        (works[attempt["transaction"]], receipt)
-        for attempt, receipt in zip(attempts, receipts, strict=True)
-        if receipt is not None
-    ]
-    canonical = await _canonical_hashes((receipt.block_number for _, receipt in found), node)
-    mined = set()
-    for work, receipt in found:
-        if canonical.get(receipt.block_number) != receipt.block_hash:
+async def _find_receipts(view: View, kept: set[str]) -> tuple[int, int]:
+    """Mark as mined what has a receipt in a canonical block, and look into what should have one and has none.
+
+    Adds those blocks to `kept`. Returns how many were mined, and how many became suspect or ceased to be.
+    """
+    works = await list_work(
+        "WHERE l.chain = {} AND t.status IN ('broadcast', 'closing', 'suspect') ORDER BY t.id", view.chain_id
+    )
+    kinds: defaultdict[UUID, dict[str, AttemptKind]] = defaultdict(dict)
+    for attempt in await run_sql(ATTEMPTS, [work.id for work in works]):
+        kinds[attempt["transaction"]][attempt["hash"]] = AttemptKind(attempt["kind"])
+    found = await _read_receipts(view, works, kinds)
+    canonical = await _canonical_hashes((receipt.block_number for receipt in found.values()), view.node)
+    mined, without = [], []
+    for work in works:
+        receipts = [found[hash] for hash in kinds[work.id] if hash in found]
+        receipt = next((each for each in receipts if canonical.get(each.block_number) == each.block_hash), None)
+        if receipt:
+            mined.append((work, receipt, kinds[work.id][receipt.hash]))
+            kept.add(receipt.block_hash)
+        else:
+            without.append((work, list(kinds[work.id])))
+    moved = await take(await _mined_steps(mined, view), Status.MINED, "mined")
+    return moved, await displacement.examine(without, view)
+
+
+async def _read_receipts(
+    view: View, works: list[Work], kinds: Mapping[UUID, Mapping[str, AttemptKind]]
+) -> dict[str, Receipt]:
+    """Receipts by hash; of what is suspect, those that any endpoint has: one may have lost what another one keeps."""
+    receipts = await view.node.receipts([hash for work in works for hash in kinds[work.id]])
+    found = {receipt.hash: receipt for receipt in receipts if receipt}
+    suspect = [hash for work in works if work.status is Status.SUSPECT for hash in kinds[work.id]]
+    lost = [hash for hash in suspect if hash not in found]
+    for endpoint in view.node.each() if lost else ():
+        try:
+            found |= {receipt.hash: receipt for receipt in await endpoint.receipts(lost) if receipt}
+        except NodeUnavailable:
             continue
-        reason = None if receipt.ok else await _revert_reason(work, receipt, node)
-        async with transaction():
-            if await _mark_mined(work, receipt, reason):
-                mined.add(work.id)
-    return mined
+    return found
 
 
-async def _mark_mined(work: Work, receipt: Receipt, reason: str | None) -> bool:
-    outcome = Outcome.OK if receipt.ok else Outcome.REVERTED
-    return await move(
-        work,
-        Status.MINED,
-        "mined",
-        {
-            "outcome": outcome.value,
+async def _mined_steps(mined: list[tuple[Work, Receipt, AttemptKind]], view: View) -> list[Step]:
+    limit = asyncio.Semaphore(REASONS_AT_ONCE)
+
+    async def step(work: Work, receipt: Receipt, kind: AttemptKind) -> Step:
+        reason = None
+        outcome = Outcome.OK if receipt.ok else Outcome.REVERTED
+        if kind is AttemptKind.NOOP:
+            outcome = Outcome.CANCELLED
+        elif not receipt.ok:
+            async with limit:
+                reason = await _revert_reason(work, receipt, view.node)
+        return _mined_step(work, receipt, outcome, reason)
+
+    return await asyncio.gather(*(step(*each) for each in mined))
+
+
+def _mined_step(work: Work, receipt: Receipt, outcome: Outcome, reason: str | None) -> Step:
+    facts = {
+        "outcome": outcome.value,
+        "block_number": receipt.block_number,
+        "block_hash": receipt.block_hash,
+    }
+    return Step(
+        work=work,
+        changes={
+            **facts,
             "revert_reason": reason,
-            "block_number": receipt.block_number,
-            "block_hash": receipt.block_hash,
             "mined_hash": receipt.hash,
             "contract_address": receipt.contract_address,
             "gas_used": receipt.gas_used,
-            "gas_price_wei": receipt.gas_price_wei,
+            "gas_price_wei": str(receipt.gas_price_wei),
             "mined_at": clock.now(),
+            "suspect_since": None,
+            "suspect_reads": 0,
         },
-        hash=receipt.hash,
-        block_number=receipt.block_number,
-        block_hash=receipt.block_hash,
-        outcome=outcome.value,
-        reason=reason,
+        detail={**facts, "hash": receipt.hash, "reason": reason, "closing_reason": work.closing_reason},
     )
 
 
@@ -190,53 +232,47 @@ async def _revert_reason(work: Work, receipt: Receipt, node: Node) -> str:
     return reason or "It reverted, for a reason that cannot be reproduced outside its block."
 
 
-async def _deepen(included: set[UUID], view: View) -> int:
-    """Confirm what is deep enough of `included`, and end what the chain can no longer undo; the number of steps."""
-    moved = 0
-    for work in await _list_included(included, Status.MINED, view.head.number + 1 - view.confirmations):
-        moved += await _confirm(work, view)
-    for work in await _list_included(included, Status.CONFIRMED, view.final_number):
-        async with transaction():
-            moved += await move(
-                work,
-                Status.FINALIZED,
-                "finalized",
-                {"finalized_at": clock.now()},
-                block_number=work.block_number,
-                block_hash=work.block_hash,
-                outcome=work.outcome,
-            )
+async def _deepen(kept: set[str], view: View) -> int:
+    """Confirm what is deep enough in the blocks `kept`, and end what the chain can no longer undo; how many."""
+    deep = await _list_included(kept, Status.MINED, view.head.number + 1 - view.confirmations, view)
+    steps = [
+        _deeper(work, confirmed_at=clock.now(), confirmations=depth(work.block_number or 0, view.head.number))
+        for work in deep
+    ]
+    moved = await take(steps, Status.CONFIRMED, "confirmed", also=_end_deployments)
+    if view.final:
+        final = await _list_included(kept, Status.CONFIRMED, view.final.number, view)
+        steps = [_deeper(work, finalized_at=clock.now()) for work in final]
+        moved += await take(steps, Status.FINALIZED, "finalized")
     return moved
 
 
-async def _list_included(ids: set[UUID], status: Status, up_to_block: int) -> list[Work]:
+async def _list_included(kept: set[str], status: Status, up_to_block: int, view: View) -> list[Work]:
     return await list_work(
-        "WHERE t.id = ANY({}) AND t.status = {} AND t.block_number <= {} ORDER BY t.block_number, t.nonce",
-        list(ids),
+        """WHERE l.chain = {} AND t.status = {} AND t.block_number <= {} AND t.block_hash = ANY({})
+           ORDER BY t.block_number, t.nonce""",
+        view.chain_id,
         status.value,
         up_to_block,
+        list(kept),
     )
 
 
-async def _confirm(work: Work, view: View) -> bool:
-    assert work.block_number is not None
-    async with transaction():
-        moved = await move(
-            work,
-            Status.CONFIRMED,
-            "confirmed",
-            {"confirmed_at": clock.now()},
-            block_number=work.block_number,
-            block_hash=work.block_hash,
-            confirmations=depth(work.block_number, view.head.number),
-        )
-        if moved:
-            await end_deployment(work, work.contract_address if work.outcome == Outcome.OK else None)
-    return moved
+def _deeper(work: Work, *, confirmations: int | None = None, **moments: datetime) -> Step:
+    detail = {"block_number": work.block_number, "block_hash": work.block_hash, "outcome": work.outcome}
+    return Step(
+        work=work,
+        changes=moments,
+        detail=detail if confirmations is None else {**detail, "confirmations": confirmations},
+    )
 
 
-async def _canonical_hashes(numbers: Iterable[int | None], node: Node) -> dict[int, str]:
+async def _end_deployments(works: list[Work]) -> None:
+    for work in works:
+        await end_deployment(work, work.contract_address if work.outcome == Outcome.OK else None)
+
+
+async def _canonical_hashes(numbers: Iterable[int], node: Node) -> dict[int, str]:
     """The hash of the canonical block at each height that the node has."""
-    wanted = sorted({number for number in numbers if number is not None})
-    blocks = await node.blocks(wanted)
+    blocks = await node.blocks(sorted(set(numbers)))
     return {block.number: block.hash for block in blocks if block}

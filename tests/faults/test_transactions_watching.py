@@ -180,9 +180,9 @@ async def test_a_receipt_that_is_hidden_for_a_while_proves_nothing(
         for _ in range(3):
             await push()
         view = await play.view(action_id)
-        assert (view.status, view.held, len(view.attempts)) == (BROADCAST, True, 1)
-        assert "shows no receipt of ours yet" in str(view.waiting_for)
-        assert (await play.audit(view.id)).count("held") == 1
+        assert (view.status, view.held, len(view.attempts)) == (TransactionStatus.SUSPECT, True, 1)
+        assert "shows no receipt of ours" in str(view.waiting_for)
+        assert (await play.audit(view.id)).count("suspected") == 1
     await watch_chains()
     found = await play.view(action_id)
     assert (found.status, found.held) == (MINED, False)

@@ -1,0 +1,59 @@
+"""What one look at a chain shows: its newest block, and the newest one that can no longer be undone."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from portal.chain.rpc import Block, Node
+from portal.chain.service import record_final
+from portal.logging import get_logger
+
+log = get_logger(__name__)
+FINAL_DEPTH = 64
+"""Blocks after which a block counts as final where the chain's setting is silent and its node has no `finalized` tag:
+two epochs of Ethereum, where finality takes as long."""
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain as one pass of its watcher sees it."""
+
+    chain_id: int
+    node: Node
+    head: Block
+    final: Block | None
+    """The newest block that can no longer be undone; None while nobody can tell."""
+    confirmations: int
+
+
+async def look(chain: dict[str, Any], node: Node) -> View:
+    """Ask for the head and the final block of `chain`, a row with `confirmations`, `final_depth` and `final_number`.
+
+    The final block is the one `final_depth` blocks below the head where the chain's setting says so, else what the node
+    calls `finalized`, else the one 64 blocks below. Where the chain had the tag before and has none now, nothing new
+    becomes final. Raises `NodeUnavailable`.
+    """
+    if chain["final_depth"] is None:
+        head, final = await asyncio.gather(node.head(), node.finalized())
+        if final:
+            await _note(chain, final)
+        elif chain["final_number"] is not None:
+            log.error("chain.finalized_missing", chain_id=chain["id"], last=chain["final_number"])
+        else:
+            final = await _below(node, head, FINAL_DEPTH)
+    else:
+        head = await node.head()
+        final = await _below(node, head, chain["final_depth"])
+    return View(chain_id=chain["id"], node=node, head=head, final=final, confirmations=chain["confirmations"])
+
+
+async def _note(chain: dict[str, Any], final: Block) -> None:
+    """Keep how far finality has come; say so where it went back, which changes nothing about what is final here."""
+    if final.number < (chain["final_number"] or 0):
+        log.error("chain.finalized_went_back", chain_id=chain["id"], last=chain["final_number"], now=final.number)
+    elif final.number != chain["final_number"]:
+        await record_final(chain["id"], final)
+
+
+async def _below(node: Node, head: Block, depth: int) -> Block | None:
+    return (await node.blocks([head.number - depth]))[0] if head.number >= depth else None
