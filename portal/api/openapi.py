@@ -35,6 +35,8 @@ TAGS = {
     "Actions": "Proposed calls and the decisions about them.",
     "Policies": "How many people must agree.",
     "Transactions": "What carries out approved actions.",
+    "Lanes": "The ordered nonces of each signer on each chain.",
+    "Pauses": "What was stopped, and the votes to go on.",
     "Contracts": "What may be called.",
     "Signers": "Keys that the organisation holds.",
     "Chains": "Where it all runs.",

@@ -14,8 +14,10 @@ from portal.api.chain import chain_router
 from portal.api.exports import exports_router
 from portal.api.idempotency import IdempotencyMiddleware, find_answer
 from portal.api.intake import intake_router
+from portal.api.lanes import lanes_router
 from portal.api.openapi import openapi_config
 from portal.api.organization import organization_router
+from portal.api.pauses import pauses_router
 from portal.api.policies import policies_router
 from portal.api.pulls import pulls_router
 from portal.api.replays import replays_router
@@ -26,6 +28,7 @@ from portal.api.signal_schemas import signal_schemas_router
 from portal.api.signals import signals_router
 from portal.api.source_health import source_health_router
 from portal.api.sources import sources_router
+from portal.api.transaction_controls import transaction_controls_router
 from portal.api.transactions import transactions_router
 from portal.errors import InputInvalid
 
@@ -53,6 +56,9 @@ resources = Router(
         actions_router,
         policies_router,
         transactions_router,
+        transaction_controls_router,
+        lanes_router,
+        pauses_router,
         chain_router,
         accounts_router,
         audit_router,

@@ -18,6 +18,7 @@ from portal.rules.jobs import assess_signals, run_replays
 from portal.signals.jobs import expire_bodies, prune_batches, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.watchdog import watch_lanes
 
 log = get_logger(__name__)
 JOBS = Counter("portal_jobs_total", "Jobs run, by name and result", ["job", "result"])
@@ -63,6 +64,7 @@ WORK: dict[str, Work] = {
         reseal_signer_keys,
         run_lanes,
         watch_chains,
+        watch_lanes,
         publish_events,
         expire_actions,
         prune_accounts,
@@ -82,6 +84,7 @@ CRONS = {
     "sweep": EVERY_FIVE_SECONDS,
     "tally_signals": EVERY_FIVE_SECONDS,
     "watch_sources": EVERY_QUARTER_MINUTE,
+    "watch_lanes": EVERY_QUARTER_MINUTE,
     "check_signers": EVERY_FIVE_SECONDS,
     "reseal_signer_keys": EVERY_MINUTE,
     "expire_actions": EVERY_MINUTE,

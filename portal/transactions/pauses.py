@@ -23,6 +23,7 @@ from portal.db.engine import in_transaction, run_sql, transaction
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import Conflict, Forbidden, InputInvalid, NotFound
 from portal.jobs.queue import ring
+from portal.notify import outbox
 from portal.transactions.tables import PauseScope
 
 MAY_RESUME = [role.value for role in Role if Permission.ACTIONS_APPROVE in GRANTS[role]]
@@ -144,6 +145,7 @@ async def pause(actor: Actor, scope: PauseScope, subject: str | None, reason: st
         if not made:
             raise AlreadyPaused("It is paused already, and stays so until enough people have voted to go on.")
         detail = {"scope": scope.value, "subject": subject, "reason": reason}
+        await outbox.record(actor.organization_id, "pause.begun", "pause", id, detail)
         await audit.append(actor, "pause.begun", "pause", id, detail)
     ring("run_lanes")  # which says on each transaction why it waits
     return await get_pause(actor.organization_id, id)
@@ -173,10 +175,13 @@ async def resume(actor: Actor, pause_id: UUID) -> PauseView:
         if not voted and not met:
             raise AlreadyVoted(f"You voted already; {view.votes_given} of {view.votes_required} votes are in.")
         detail = {"votes": view.votes_given, "required": view.votes_required}
+        if met:
+            await run_sql("UPDATE pause SET ended_at = {} WHERE id = {}", clock.now(), pause_id)
+            ended = {"scope": view.scope.value, "subject": view.subject}
+            await outbox.record(actor.organization_id, "pause.ended", "pause", pause_id, ended)
         if voted:
             await audit.append(actor, "pause.vote_given", "pause", pause_id, detail)
         if met:
-            await run_sql("UPDATE pause SET ended_at = {} WHERE id = {}", clock.now(), pause_id)
             await audit.append(actor, "pause.ended", "pause", pause_id, detail)
     if met:
         ring("run_lanes")

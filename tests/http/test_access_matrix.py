@@ -32,6 +32,8 @@ from portal.signals.batches.rechecks import start_recheck
 from portal.signals.batches.schemas import ExportInput, SignalSelection
 from portal.signals.json_schemas.service import set_schema
 from portal.signals.schemas import SignalFilter
+from portal.transactions.pauses import pause
+from portal.transactions.tables import PauseScope
 from tests.http.api import key_of
 from tests.people import Cast, Player
 from tests.rules import ARGUMENTS, CONDITION, MINT, make_rule_stage
@@ -182,6 +184,8 @@ async def foreign(cast: Cast) -> dict[str, str]:
         "policy_id": stage.policy_id,
         "signer_id": signer,
         "transaction_id": sent,
+        "lane_id": lane,
+        "pause_id": (await pause(cast.dave.actor, PauseScope.CHAIN, "31337", "To look into it.")).id,
         "member_id": cast.dave.actor.id,
         "end_user_id": action.end_user_id,
         "api_key_id": key,

@@ -22,7 +22,6 @@ from portal.transactions.pauses import (
     AlreadyPaused,
     AlreadyVoted,
     PauseEnded,
-    PauseScope,
     find_pauses,
     get_pause,
     list_pauses,
@@ -30,6 +29,7 @@ from portal.transactions.pauses import (
     resume,
 )
 from portal.transactions.service import queue_approved
+from portal.transactions.tables import PauseScope
 from tests.actions import CHAIN, settings_chain
 from tests.anvil import Anvil
 from tests.people import Cast, make_member
