@@ -47,6 +47,10 @@ class Permission(StrEnum):
     END_USERS_WRITE = "end-users:write"
     API_KEYS_READ = "api-keys:read"
     API_KEYS_WRITE = "api-keys:write"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
+    """Say where events are sent: out of the portal."""
+    EVENTS_READ = "events:read"
     AUDIT_READ = "audit:read"
     HEALTH_READ = "health:read"
     ORGANIZATION_WRITE = "organization:write"
@@ -73,6 +77,7 @@ ADMINISTER = OPERATE | frozenset(
         Permission.SIGNERS_WRITE,
         Permission.MEMBERS_WRITE,
         Permission.API_KEYS_WRITE,
+        Permission.WEBHOOKS_WRITE,
         Permission.ORGANIZATION_WRITE,
     }
 )

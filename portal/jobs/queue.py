@@ -39,6 +39,8 @@ POLICIES: dict[str, JobPolicy] = {
     "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "watch_lanes": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "publish_events": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
+    "deliver_events": JobPolicy(timeout_seconds=90, retries=1, heartbeat_seconds=80),
+    "prune_events": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "prune_accounts": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "pull_sources": JobPolicy(timeout_seconds=150, retries=1, heartbeat_seconds=120),

@@ -13,7 +13,7 @@ from portal.chain.jobs import check_signers, make_signer_keys, reseal_signer_key
 from portal.chain.service import register_chains
 from portal.jobs.queue import POLICIES, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
-from portal.notify.jobs import publish_events
+from portal.notify.jobs import deliver_events, prune_events, publish_events
 from portal.rules.jobs import assess_signals, run_replays
 from portal.signals.jobs import expire_bodies, prune_batches, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
@@ -45,6 +45,7 @@ async def sweep() -> int:
         "make_signer_keys",
         "run_lanes",
         "publish_events",
+        "deliver_events",
         "run_batches",
         "run_replays",
     )
@@ -66,6 +67,8 @@ WORK: dict[str, Work] = {
         watch_chains,
         watch_lanes,
         publish_events,
+        deliver_events,
+        prune_events,
         expire_actions,
         prune_accounts,
         pull_sources,
@@ -91,6 +94,7 @@ CRONS = {
     "prune_accounts": EVERY_HOUR,
     "expire_bodies": EVERY_HOUR,
     "prune_batches": EVERY_HOUR,
+    "prune_events": EVERY_HOUR,
 }
 
 

@@ -34,6 +34,7 @@ WHO_MAY = {
     Permission.SIGNERS_WRITE: {Role.OWNER, Role.ADMIN},
     Permission.MEMBERS_WRITE: {Role.OWNER, Role.ADMIN},
     Permission.API_KEYS_WRITE: {Role.OWNER, Role.ADMIN},
+    Permission.WEBHOOKS_WRITE: {Role.OWNER, Role.ADMIN},
     Permission.ORGANIZATION_WRITE: {Role.OWNER, Role.ADMIN},
 }
 
