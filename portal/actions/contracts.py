@@ -1,4 +1,4 @@
-"""What can be called and by whom: registering contracts, deploying ours by an action, and making signers."""
+"""What can be called: registering contracts, and deploying ours by an action."""
 
 import re
 from uuid import UUID
@@ -16,8 +16,8 @@ from portal.chain import queries as chain_queries
 from portal.chain.abi import Abi, encode_constructor, functions, parse_abi
 from portal.chain.compiler import compile_template, get_template
 from portal.chain.rpc import get_node
-from portal.chain.schemas import ContractView, SignerView
-from portal.chain.service import NewContract, insert_contract, insert_signer
+from portal.chain.schemas import ContractView
+from portal.chain.service import NewContract, insert_contract
 from portal.chain.tables import SignerPurpose
 from portal.chain.values import convert
 from portal.db.engine import transaction
@@ -25,17 +25,6 @@ from portal.errors import FieldError, InputInvalid, NotFound
 from portal.jobs.queue import ring
 
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-
-
-async def create_signer(actor: Actor, name: str) -> SignerView:
-    """A signer that is pending until a worker has made its key, usually within a second. Raises `InputInvalid`."""
-    actor.require(Permission.SIGNERS_WRITE)
-    name = checked_text(name, "/name")
-    async with transaction():
-        signer_id = await insert_signer(actor.organization_id, name)
-        await audit.append(actor, "signer.created", "signer", signer_id, {"name": name})
-    ring("make_signer_keys")
-    return await chain_queries.get_signer(actor.organization_id, signer_id)
 
 
 async def register_contract(actor: Actor, given: ContractInput) -> ContractView:

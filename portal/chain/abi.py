@@ -88,7 +88,7 @@ def signature(element: dict[str, Any]) -> str:
 
 
 def functions(abi: Abi, allowed: list[str]) -> list[FunctionView]:
-    """The functions that change state, in the order of the ABI; `allowed` are the signatures that may be called."""
+    """The functions that change state: first those that may be called, as in `allowed`, then as in the ABI."""
     views = []
     for element in abi:
         if element["type"] == "function" and element.get("stateMutability") not in ("view", "pure"):
@@ -96,7 +96,8 @@ def functions(abi: Abi, allowed: list[str]) -> list[FunctionView]:
             label = f"{element['name']}({', '.join(f'{each.name}: {each.type}' for each in inputs)})"
             payable = element.get("stateMutability") == "payable"
             views.append(FunctionView(name, element["name"], label, inputs, payable, name in allowed))
-    return views
+    places = {name: place for place, name in enumerate(allowed)}
+    return sorted(views, key=lambda view: places.get(view.signature, len(places)))
 
 
 def function_inputs(abi: Abi, function: str) -> list[Parameter]:

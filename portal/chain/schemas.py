@@ -69,7 +69,7 @@ class ContractView(msgspec.Struct, frozen=True):
     signer_group_id: UUID | None
     """Whose active signers may send its calls, too."""
     functions: list[FunctionView]
-    """Those that change state, in the order of the ABI."""
+    """Those that change state; those that actions may call come first."""
     created_at: datetime
 
 

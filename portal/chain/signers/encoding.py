@@ -1,28 +1,28 @@
 """Transactions as bytes: what is hashed to be signed, what is sent, and what bytes say. Pure.
 
-We write them ourselves, so that a key that only signs digests can be used; eth-account reads them again, so that what
-leaves this room was understood by somebody else's code.
+EIP-155 and EIP-1559 on top of RLP. The tests hold it against eth-account, thousands of transactions both ways; to use
+that here would make a signature ten times as dear, and each process start half a second later.
 """
 
 from typing import Any
 
 import msgspec
 import rlp  # type: ignore[import-untyped]
-from eth_account import Account
-from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
-from hexbytes import HexBytes
 from rlp.sedes import BigEndianInt, Binary, List, binary  # type: ignore[import-untyped]
 
 from portal.chain.signers.errors import SignatureNotOurs
-from portal.chain.signers.signatures import Signature
+from portal.chain.signers.signatures import Signature, recover
 
 DYNAMIC_FEE = b"\x02"
 """Type byte of EIP-1559; a legacy transaction begins with its list (EIP-2718)."""
 WORD = BigEndianInt()
-LEGACY = List([WORD, WORD, WORD, Binary.fixed_length(20, allow_empty=True), WORD, binary, WORD, WORD, WORD])
+ADDRESS = Binary.fixed_length(20, allow_empty=True)
+LEGACY = List([WORD, WORD, WORD, ADDRESS, WORD, binary, WORD, WORD, WORD])
 """Nonce, gas price, gas limit, to, value, data, v, r, s."""
+DYNAMIC = List([WORD, WORD, WORD, WORD, WORD, ADDRESS, WORD, binary, List([]), WORD, WORD, WORD])
+"""Chain id, nonce, priority fee, fee, gas limit, to, value, data, access list (never any), parity, r, s."""
 FIRST_V = 35
 """EIP-155: `v` is the parity, plus twice the chain id, plus this."""
 
@@ -67,41 +67,45 @@ def encode_signed(fields: TransactionFields, signature: Signature) -> SignedTran
 
 def check_signed(raw: bytes, fields: TransactionFields, address: str) -> None:
     """Raise `SignatureNotOurs` unless `raw` says exactly `fields` and was signed by the key of `address`."""
-    if read_fields(raw) != fields or _sender(raw) != address:
+    said, signature = _read(raw)
+    if said != fields or recover(keccak(encode_payload(said)), signature) != address:
         raise SignatureNotOurs("The signed bytes are not the transaction that was to be signed.")
 
 
 def read_fields(raw: bytes) -> TransactionFields:
     """What signed bytes say, whoever signed them. Raises `SignatureNotOurs` for bytes of any other kind."""
+    return _read(raw)[0]
+
+
+def _read(raw: bytes) -> tuple[TransactionFields, Signature]:
     try:
         return _read_dynamic(raw) if raw[:1] == DYNAMIC_FEE else _read_legacy(raw)
-    except Exception as error:
-        # The decoders raise whatever their parts raise; anything means the same here.
+    except (rlp.DecodingError, rlp.DeserializationError, ValueError) as error:
         raise SignatureNotOurs("These bytes are not a signed transaction of a kind that the portal sends.") from error
 
 
-def _read_dynamic(raw: bytes) -> TransactionFields:
-    said: dict[str, Any] = TypedTransaction.from_bytes(HexBytes(raw)).as_dict()
-    if said["type"] != 2 or said["accessList"]:
-        raise ValueError("an access list is never ours")
-    return TransactionFields(
-        chain_id=said["chainId"],
-        nonce=said["nonce"],
-        to_address=to_checksum_address(bytes(said["to"])) if said["to"] else None,
-        value_wei=said["value"],
-        data=bytes(said["data"]),
-        gas_limit=said["gas"],
-        max_fee_wei=said["maxFeePerGas"],
-        max_priority_fee_wei=said["maxPriorityFeePerGas"],
+def _read_dynamic(raw: bytes) -> tuple[TransactionFields, Signature]:
+    chain_id, nonce, tip, fee, gas_limit, to, value, data, _, parity, r, s = rlp.decode(raw[1:], DYNAMIC)
+    fields = TransactionFields(
+        chain_id=chain_id,
+        nonce=nonce,
+        to_address=to_checksum_address(to) if to else None,
+        value_wei=value,
+        data=data,
+        gas_limit=gas_limit,
+        max_fee_wei=fee,
+        max_priority_fee_wei=tip,
     )
+    return fields, Signature(r, s, parity)
 
 
-def _read_legacy(raw: bytes) -> TransactionFields:
-    nonce, gas_price, gas_limit, to, value, data, v, _, _ = rlp.decode(raw, LEGACY)
+def _read_legacy(raw: bytes) -> tuple[TransactionFields, Signature]:
+    nonce, gas_price, gas_limit, to, value, data, v, r, s = rlp.decode(raw, LEGACY)
     if v < FIRST_V:
         raise ValueError("without a chain id it would be valid on every chain")
-    return TransactionFields(
-        chain_id=(v - FIRST_V) // 2,
+    chain_id, parity = divmod(v - FIRST_V, 2)
+    fields = TransactionFields(
+        chain_id=chain_id,
         nonce=nonce,
         to_address=to_checksum_address(to) if to else None,
         value_wei=value,
@@ -111,13 +115,7 @@ def _read_legacy(raw: bytes) -> TransactionFields:
         max_priority_fee_wei=gas_price,
         is_legacy=True,
     )
-
-
-def _sender(raw: bytes) -> str | None:
-    try:
-        return str(Account.recover_transaction(raw))
-    except Exception:  # whatever it is that cannot be recovered is not our signature
-        return None
+    return fields, Signature(r, s, parity)
 
 
 def _legacy_items(fields: TransactionFields) -> list[Any]:

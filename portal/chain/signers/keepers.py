@@ -1,7 +1,6 @@
 """What the keepers of remote keys share: which keys an organisation may use, and what becomes of no answer."""
 
 from typing import NoReturn, Protocol
-from urllib.parse import urlsplit
 
 from portal.chain.signers.errors import SignerUnavailable
 from portal.chain.signers.signatures import Signature
@@ -26,13 +25,3 @@ def is_allowed(reference: str, organization: str, allowed: str) -> bool:
 def refuse(what: str, why: str) -> NoReturn:
     """Raise `SignerUnavailable` with a sentence that shows nothing of addresses or credentials."""
     raise SignerUnavailable(f"{what} {why} Nothing was signed; it is tried again.")
-
-
-def checked_url(text: str) -> str:
-    """The base address of a signing service without its last slash. Raises `ValueError` with a readable reason."""
-    url = urlsplit(text.strip())
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("it must be of the form https://signer.example.org:9000")
-    if url.username or url.password or url.query or url.fragment:
-        raise ValueError("it must hold neither a user nor anything after ? or #")
-    return text.strip().rstrip("/")

@@ -42,12 +42,17 @@ def complete(digest: bytes, r: int, s: int, address: str) -> Signature:
     if 0 < r < ORDER and 0 < s < ORDER:
         low = min(s, ORDER - s)
         for parity in (0, 1):
-            if _recover(digest, r, low, parity) == address:
-                return Signature(r, low, parity)
+            signature = Signature(r, low, parity)
+            if recover(digest, signature) == address:
+                return signature
     raise SignatureNotOurs(f"The signature does not come from the key of {address}.")
 
 
-def _recover(digest: bytes, r: int, s: int, parity: int) -> str | None:
+def recover(digest: bytes, signature: Signature) -> str | None:
+    """The address (EIP-55) whose key made the signature of `digest`; None where no key did, or not with the lower s."""
+    r, s, parity = signature.r, signature.s, signature.parity
+    if not (0 < r < ORDER and 0 < s <= ORDER // 2 and parity in (0, 1)):
+        return None
     packed = r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([parity])
     try:
         return address_of(PublicKey.from_signature_and_message(packed, digest, hasher=None))

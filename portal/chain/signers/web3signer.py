@@ -9,12 +9,13 @@ asked, exactly as they stand there, without redirects and proxies: what an admin
 import asyncio
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 from eth_utils.crypto import keccak
 
-from portal.chain.signers.keepers import SIGN_SECONDS, checked_url, is_allowed, refuse
+from portal.chain.signers.keepers import SIGN_SECONDS, is_allowed, refuse
 from portal.chain.signers.signatures import Signature, address_of, complete, read_public_key
 from portal.settings import get_settings
 
@@ -25,14 +26,30 @@ PUBLIC_KEY = re.compile(r"(?:0x)?(?:04)?([0-9a-fA-F]{128})")
 
 
 def make_reference(base: str, public_key: str) -> str:
-    """Raises `ValueError` with a readable reason."""
-    found = PUBLIC_KEY.fullmatch(public_key.strip())
+    """The key behind a service at a base address. Raises what `check_url` and `check_public_key` raise."""
+    return f"{check_url(base)}#0x{check_public_key(public_key)}"
+
+
+def check_url(text: str) -> str:
+    """The base address of a service without its last slash. Raises `ValueError` with a readable reason."""
+    base = text.strip().rstrip("/")
+    url = urlsplit(base)
+    if url.scheme not in ("http", "https") or not url.hostname or not base.isprintable() or "," in base:
+        raise ValueError("it must be of the form https://signer.example.org:9000")
+    if url.username or url.password or url.query or url.fragment or "#" in base or "?" in base:
+        raise ValueError("it must hold neither a user nor anything after ? or #")
+    return base
+
+
+def check_public_key(text: str) -> str:
+    """The 128 hex digits of a key's point. Raises `ValueError` with a readable reason."""
+    found = PUBLIC_KEY.fullmatch(text.strip())
     try:
         assert found
         read_public_key(bytes.fromhex(found[1]))
     except (AssertionError, ValueError):
-        raise ValueError("it must be a public key as the service lists it: 0x and 128 hex digits") from None
-    return f"{checked_url(base)}#0x{found[1].lower()}"
+        raise ValueError("it must be 0x and 128 hex digits, as the service lists it") from None
+    return found[1].lower()
 
 
 def address_in(reference: str) -> str:
