@@ -20,6 +20,7 @@ from portal.actions.errors import (
     ProposerMayNotApprove,
     SimulationReverts,
 )
+from portal.actions.happenings import happening_of
 from portal.actions.schemas import ActionView
 from portal.actions.simulated import simulation_of
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
@@ -30,6 +31,7 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden, NotFound
 from portal.jobs.queue import ring
 from portal.logging import get_logger
+from portal.notify.outbox import record_many
 
 log = get_logger(__name__)
 
@@ -104,6 +106,8 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
     if not standing.is_met:
         return False
     await _decide(action_id, ActionStatus.APPROVED)
+    told = {"approvals": standing.approvals, "required": standing.required}
+    await record_many([happening_of(action, ActionStatus.APPROVED, **told)])
     await audit.append(actor, "action.approved", "action", action_id, detail)
     return True
 
@@ -155,8 +159,7 @@ async def expire_due(limit: int = 500) -> int:
     """Expire up to `limit` open actions that are past their deadline; returns how many."""
     async with transaction():
         due = await run_sql(
-            """SELECT a.id, a.organization, a.contract, a.to_address, a.correlation_id, a.expires_at
-               FROM action a
+            """SELECT a.* FROM action a
                WHERE a.status = 'proposed' AND a.expires_at <= {}
                ORDER BY a.organization, a.id LIMIT {} FOR UPDATE SKIP LOCKED""",
             clock.now(),
@@ -242,6 +245,7 @@ async def _check_still_may_decide(actor: Actor, member_id: UUID) -> None:
 async def _close(actor: Actor, action: dict[str, Any], status: ActionStatus, detail: dict[str, Any]) -> None:
     """End an open action that will not run, in the caller's db transaction that holds its row."""
     await _decide(action["id"], status)
+    await record_many([happening_of(action, status, **detail)])
     await audit.append(actor, f"action.{status}", "action", action["id"], detail)
     if action["to_address"] is None:
         await fail_contract(action["contract"])

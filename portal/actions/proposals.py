@@ -15,6 +15,7 @@ from portal.actions import effects, queries
 from portal.actions.checks import checked
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
+from portal.actions.happenings import happening_of
 from portal.actions.schemas import ActionInput, ActionView, ProposedCall
 from portal.actions.senders import Sender, Senders, is_shared, read_senders
 from portal.actions.tables import ActionStatus
@@ -26,6 +27,7 @@ from portal.db.engine import in_transaction, run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PortalError
 from portal.jobs.queue import ring
 from portal.logging import correlation_id
+from portal.notify.outbox import record_many
 
 MAX_WEI = 2**256 - 1
 
@@ -249,6 +251,7 @@ async def store_many(
     names = await queries.names_of(organization_id, addresses)
     rows = [_row(each, names) for each in calls]
     inserted = {row["id"] for row in await _insert(rows)}
+    await record_many([happening_of(row, ActionStatus.PROPOSED) for row in rows if row["id"] in inserted])
     stored = [row["id"] if row["id"] in inserted else None for row in rows]
     return stored, [_entry(each, row) for each, row in zip(calls, rows, strict=True) if row["id"] in inserted]
 

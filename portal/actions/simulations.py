@@ -16,6 +16,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, system_actor
 from portal.actions import queries
 from portal.actions.errors import ActionNotProposed
+from portal.actions.happenings import happening_of
 from portal.actions.schemas import ActionView, SimulatedEffects
 from portal.actions.tables import ActionStatus
 from portal.actions.tracing import TracedCall, find_effects
@@ -26,6 +27,7 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden
 from portal.jobs.queue import ring
 from portal.logging import get_logger
+from portal.notify.outbox import record_many
 
 log = get_logger(__name__)
 
@@ -121,8 +123,8 @@ async def _store(answers: dict[UUID, SimulatedCall], effects: dict[UUID, Simulat
     async with transaction():
         # In one order, so that two simulations of the same actions do not deadlock.
         rows = await run_sql(
-            """SELECT a.id, a.organization, a.digest, a.correlation_id, a.expires_at, v.approvals_required,
-                      v.number, p.name AS policy
+            """SELECT a.id, a.organization, a.digest, a.correlation_id, a.expires_at, a.summary, a.chain, a.function,
+                      a.contract, a.signal, a.rule, a.end_user, v.approvals_required, v.number, p.name AS policy
                FROM action a JOIN policy_version v ON v.id = a.policy_version JOIN policy p ON p.id = v.policy
                WHERE a.id = ANY({}::uuid[]) AND a.status = 'proposed' ORDER BY a.organization, a.id FOR UPDATE OF a""",
             list(answers),
@@ -141,8 +143,10 @@ async def _store(answers: dict[UUID, SimulatedCall], effects: dict[UUID, Simulat
             [_stored(answers[row["id"]], effects.get(row["id"])) for row in rows],
             [(ActionStatus.APPROVED if each else ActionStatus.PROPOSED).value for each in approved],
         )
-        await audit.append_many([_automatic(row) for row, each in zip(rows, approved, strict=True) if each])
-    if any(approved):
+        done = [row for row, each in zip(rows, approved, strict=True) if each]
+        await record_many([happening_of(row, ActionStatus.APPROVED, approvals=0, required=0) for row in done])
+        await audit.append_many([_automatic(row) for row in done])
+    if done:
         ring("run_lanes")
     return len(rows)
 
