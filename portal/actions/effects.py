@@ -77,6 +77,12 @@ def summarize(effect: Effect) -> str:
     return sentence
 
 
+def summarize_batch(sentences: list[str]) -> str:
+    """What several calls do in one transaction: the first three, and how many more."""
+    more = f"; and {len(sentences) - 3} more" if len(sentences) > 3 else ""
+    return f"All or nothing: {'; '.join(sentences[:3])}{more}"
+
+
 def units(amount: int, decimals: int) -> str:
     """`amount` of the smallest unit, exactly, with thousands separated: 1234500 with 3 decimals is `1,234.5`."""
     whole, part = divmod(abs(amount), 10**decimals)

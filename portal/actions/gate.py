@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from portal.actions import queries
+from portal.actions.batches import MULTICALL, check_batch
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import GateRefused
 from portal.actions.schemas import SigningOrder
@@ -13,7 +14,7 @@ from portal.actions.simulated import simulation_of
 from portal.actions.tables import ActionStatus
 from portal.chain.tables import ContractStatus, SignerStatus
 from portal.db.engine import in_transaction, run_sql
-from portal.errors import NotFound
+from portal.errors import InputInvalid, NotFound
 
 STORED = """
     SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
@@ -72,7 +73,13 @@ def _check_contract(row: dict[str, Any]) -> None:
         raise GateRefused(f"The contract {name} is {row['contract_status']}, not active.")
     if row["contract_address"] != row["to_address"]:
         raise GateRefused(f"The contract {name} has another address than the action was approved for.")
-    if row["function"] not in msgspec.json.decode(row["allowed_functions"]):
+    allowed = msgspec.json.decode(row["allowed_functions"])
+    if row["function"] == MULTICALL:
+        try:
+            check_batch(bytes(row["calldata"]), allowed, name, int(row["value_wei"]))
+        except InputInvalid as refused:
+            raise GateRefused(refused.detail) from None
+    elif row["function"] not in allowed:
         raise GateRefused(f"The function {row['function']} of {name} is not allowed any more.")
 
 

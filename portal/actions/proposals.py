@@ -12,11 +12,12 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, ActorKind
 from portal.accounts.tables import EndUser
 from portal.actions import effects, queries
+from portal.actions.batches import MULTICALL, batch_arguments, check_batch, read_batch
 from portal.actions.checks import checked
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.happenings import happening_of
-from portal.actions.schemas import ActionInput, ActionView, ProposedCall
+from portal.actions.schemas import ActionInput, ActionView, BatchedCall, ProposedCall
 from portal.actions.senders import Sender, Senders, is_shared, read_senders
 from portal.actions.tables import ActionStatus
 from portal.audit import service as audit
@@ -120,6 +121,8 @@ async def prepare_many(calls: Sequence[tuple[Actor, ProposedCall]]) -> list[Prep
             name = (call.contract_id, call.function)
             function = functions.get(name) or functions.setdefault(name, get_function(target.abi, call.function))
             encoded = function.encode(call.arguments)
+            if call.function == MULTICALL:
+                check_batch(encoded.calldata, target.allowed_functions, target.contract_name, call.value_wei)
             target = _with_sender(target, call.function, senders)
         except PortalError as error:
             prepared.append(error)
@@ -133,7 +136,8 @@ async def prepare_many(calls: Sequence[tuple[Actor, ProposedCall]]) -> list[Prep
 def _check_callable(target: Target, function: str) -> None:
     if target.status != ContractStatus.ACTIVE:
         raise ContractNotCallable(f"The contract {target.contract_name} is {target.status}, so it cannot be called.")
-    if function not in target.allowed_functions:
+    # Of a batch it is each of its calls that must be allowed.
+    if function not in target.allowed_functions and function != MULTICALL:
         allowed = ", ".join(target.allowed_functions)
         raise InputInvalid.at(
             "/function", f"{target.contract_name} has no allowed function {function}; allowed: {allowed}."
@@ -141,14 +145,16 @@ def _check_callable(target: Target, function: str) -> None:
 
 
 async def propose(actor: Actor, given: ActionInput) -> ActionView:
-    """Propose a call by hand or by an API key. Raises what `propose_in_transaction` raises."""
+    """Propose a call, or several in one, by hand or by an API key. Raises what `propose_in_transaction` raises."""
     given = checked(given)
+    if (given.function is None) == (given.calls is None):
+        raise InputInvalid.at("/function", "Name the function that is called, or give several calls; not both.")
     if int(given.value_wei) > MAX_WEI:
         raise InputInvalid.at("/value_wei", f"At most {MAX_WEI} wei can be sent.")
     call = ProposedCall(
         contract_id=given.contract_id,
-        function=given.function,
-        arguments=given.arguments,
+        function=given.function or MULTICALL,
+        arguments=given.arguments if given.calls is None else await _batched(actor, given.contract_id, given.calls),
         policy_id=given.policy_id,
         value_wei=int(given.value_wei),
         end_user_id=given.end_user_id,
@@ -158,6 +164,11 @@ async def propose(actor: Actor, given: ActionInput) -> ActionView:
     assert action_id, "only a rule's proposal can exist already"
     ring("simulate_actions")
     return await queries.get_action(actor.organization_id, action_id)
+
+
+async def _batched(actor: Actor, contract_id: UUID, calls: list[BatchedCall]) -> dict[str, Any]:
+    target = _found((await _find_targets([contract_id])).get((actor.organization_id, contract_id)))
+    return batch_arguments(target.abi, calls, target.allowed_functions, target.contract_name)
 
 
 async def get_target(organization_id: UUID, contract_id: UUID) -> Target:
@@ -247,7 +258,9 @@ async def store_many(
     caller appends, last of all: from then on nobody else writes to the organisation's chain.
     """
     assert in_transaction(), "what is proposed and its audit entry are written in one db transaction"
-    addresses = {address for each in calls for address in effects.addresses_in(each.encoded.arguments)}
+    addresses = {
+        address for each in calls for call in _single_calls(each) for address in effects.addresses_in(call.arguments)
+    }
     names = await queries.names_of(organization_id, addresses)
     rows = [_row(each, names) for each in calls]
     inserted = {row["id"] for row in await _insert(rows)}
@@ -333,17 +346,26 @@ def _digest(prepared: PreparedCall) -> bytes:
     )
 
 
+def _single_calls(prepared: PreparedCall) -> list[EncodedCall]:
+    encoded = prepared.encoded
+    return read_batch(prepared.target.abi, encoded.calldata) if encoded.function == MULTICALL else [encoded]
+
+
 def _summary(prepared: PreparedCall, names: dict[str, str]) -> str:
-    target, encoded = prepared.target, prepared.encoded
-    return effects.summarize(
-        effects.Effect(
-            contract_name=target.contract_name,
-            function=encoded.function,
-            arguments=encoded.arguments,
-            symbol=target.symbol,
-            decimals=target.decimals,
-            names=names,
-            value_wei=prepared.call.value_wei,
-            currency=target.currency,
+    target = prepared.target
+    sentences = [
+        effects.summarize(
+            effects.Effect(
+                contract_name=target.contract_name,
+                function=call.function,
+                arguments=call.arguments,
+                symbol=target.symbol,
+                decimals=target.decimals,
+                names=names,
+                value_wei=prepared.call.value_wei,
+                currency=target.currency,
+            )
         )
-    )
+        for call in _single_calls(prepared)
+    ]
+    return sentences[0] if prepared.encoded.function != MULTICALL else effects.summarize_batch(sentences)

@@ -1,26 +1,22 @@
 """Reads of actions, for pages, the API and the stages after."""
 
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
-
-import msgspec
 
 from portal import clock
 from portal.accounts.permissions import GRANTS, Permission, Role
 from portal.accounts.schemas import Actor
-from portal.actions import effects, policy, simulated
-from portal.actions.digest import fingerprint
-from portal.actions.schemas import ActionView, DecisionView, InboxItem, PolicyOfAction, PolicyView, Simulation
-from portal.actions.simulated import simulation_of
+from portal.actions import action_views, effects, policy
+from portal.actions.schemas import ActionView, InboxItem, PolicyView
 from portal.actions.tables import ActionStatus, Verdict
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
 
 SELECT = """
-    SELECT a.*, c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
+    SELECT a.*, CASE a.function WHEN 'multicall(bytes[])' THEN c.abi END AS batch_abi,
+           c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
            chain.name AS chain_name, chain.currency, chain.head_number, s.id AS signer_id, s.address AS signer_address,
            v.number AS policy_number, v.approvals_required, v.execute_within_seconds, v.most_cost_wei,
            v.most_cost_a_day_wei, p.id AS policy_id, p.name AS policy_name,
@@ -182,11 +178,9 @@ async def list_policies(
 
 
 def _policy_view(row: dict[str, Any]) -> PolicyView:
-    return PolicyView(**row | {name: _wei(row[name]) for name in ("most_cost_wei", "most_cost_a_day_wei")})
-
-
-def _wei(amount: Decimal | None) -> str | None:
-    return None if amount is None else str(int(amount))
+    return PolicyView(
+        **row | {name: action_views.decimal_string(row[name]) for name in ("most_cost_wei", "most_cost_a_day_wei")}
+    )
 
 
 async def names_of(organization_id: UUID, addresses: Iterable[str]) -> dict[str, str]:
@@ -248,94 +242,40 @@ async def _views(rows: list[dict[str, Any]]) -> list[ActionView]:
     if not rows:
         return []
     decisions = await cast_decisions(row["id"] for row in rows)
-    simulations = {row["id"]: simulation_of(row) for row in rows}
-    addresses = {address for each in simulations.values() for address in simulated.addresses_of(each)}
-    names = await names_of(rows[0]["organization"], addresses)
-    return [_view(row, decisions[row["id"]], _told(simulations[row["id"]], row, names)) for row in rows]
+    parts = [action_views.read_parts(row) for row in rows]
+    names = await names_of(rows[0]["organization"], {address for part in parts for address in part.addresses})
+    return [
+        action_views.action_view(
+            row,
+            part,
+            decisions=decisions[row["id"]],
+            standing=_standing(row, decisions[row["id"]]),
+            names=names,
+            now=clock.now(),
+        )
+        for row, part in zip(rows, parts, strict=True)
+    ]
 
 
-def _told(simulation: Simulation | None, row: dict[str, Any], names: dict[str, str]) -> Simulation | None:
-    if simulation is None:
-        return None
-    found = simulation.effects and simulated.with_names(simulation.effects, names, row["currency"])
-    waits = row["status"] == ActionStatus.PROPOSED
-    stale = waits and simulated.is_stale(simulation, row["head_number"], clock.now())
-    return msgspec.structs.replace(simulation, effects=found, is_stale=stale)
-
-
-def _view(row: dict[str, Any], decisions: list[dict[str, Any]], simulation: Simulation | None) -> ActionView:
-    digest = bytes(row["digest"])
-    standing = standing_of(decisions, digest=digest, required=row["approvals_required"], proposer_id=row["proposed_by"])
-    return ActionView(
-        id=row["id"],
-        status=ActionStatus(row["status"]),
-        summary=row["summary"],
-        digest=digest.hex(),
-        fingerprint=fingerprint(digest),
-        contract_id=row["contract"],
-        contract_name=row["contract_name"],
-        contract_symbol=row["contract_symbol"],
-        contract_decimals=row["contract_decimals"],
-        chain_id=row["chain"],
-        chain_name=row["chain_name"],
-        currency=row["currency"],
-        function=row["function"],
-        arguments=msgspec.json.decode(row["arguments"]),
-        value_wei=str(int(row["value_wei"])),
-        to_address=row["to_address"],
-        signer_id=row["signer_id"],
-        signer_address=row["signer_address"],
-        calldata=f"0x{bytes(row['calldata']).hex()}",
-        simulation=simulation,
-        approvals=[_decision_view(decision, digest) for decision in decisions],
-        approvals_given=standing.approvals,
-        approvals_required=standing.required,
-        policy=_policy_of(row),
-        because=f"{row['source_name']} reported {row['signal_type']}" if row["signal"] else None,
-        proposed_by=row["proposer_email"],
-        proposed_by_member_id=row["proposed_by"],
-        rule_id=row["rule"],
-        rule_version=row["rule_number"],
-        signal_id=row["signal"],
-        end_user_id=row["end_user"],
-        end_user_name=row["end_user_name"],
-        correlation_id=row["correlation_id"],
-        proposed_at=row["proposed_at"],
-        expires_at=row["expires_at"],
-        decided_at=row["decided_at"],
-    )
-
-
-def _policy_of(row: dict[str, Any]) -> PolicyOfAction:
-    return PolicyOfAction(
-        row["policy_id"],
-        row["policy_name"],
-        row["policy_version"],
-        row["policy_number"],
-        row["execute_within_seconds"],
-        _wei(row["most_cost_wei"]),
-        _wei(row["most_cost_a_day_wei"]),
-    )
-
-
-def _decision_view(row: dict[str, Any], digest: bytes) -> DecisionView:
-    return DecisionView(
-        member_id=row["member"],
-        email=row["email"],
-        name=row["name"],
-        verdict=Verdict(row["verdict"]),
-        reason=row["reason"],
-        second_factor=row["second_factor"],
-        counts=row["verdict"] == Verdict.REJECTION or (row["may_decide"] and bytes(row["digest"]) == digest),
-        decided_at=row["decided_at"],
+def _standing(row: dict[str, Any], decisions: list[dict[str, Any]]) -> policy.Standing:
+    return standing_of(
+        decisions,
+        digest=bytes(row["digest"]),
+        required=row["approvals_required"],
+        proposer_id=row["proposed_by"],
     )
 
 
 async def _warnings(organization_id: UUID, views: list[ActionView]) -> dict[UUID, list[str]]:
-    recipients = {view.id: effects.addresses_in(view.arguments) for view in views}
+    recipients = {view.id: _recipients(view) for view in views}
     names = await names_of(organization_id, {address for found in recipients.values() for address in found})
     history = await _history(organization_id, [view.id for view in views])
     return {view.id: list(_unusual(view, recipients[view.id], names, history[view.id])) for view in views}
+
+
+def _recipients(view: ActionView) -> list[str]:
+    """The addresses that the call names, or each call of a batch, in order, each once."""
+    return effects.addresses_in([*view.arguments, *(each for call in view.calls for each in call.arguments)])
 
 
 def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], history: dict[str, Any]) -> Iterator[str]:

@@ -31,12 +31,22 @@ class ProposedCall(msgspec.Struct, frozen=True, kw_only=True):
     """Of the signal; None takes the one of the current request or job."""
 
 
-class ActionInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a member or an API key may propose."""
+class BatchedCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several calls of a contract that are carried out together."""
 
-    contract_id: UUID
     function: str
     arguments: dict[str, Any]
+
+
+class ActionInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a member or an API key may propose: one call, or several of one contract in one transaction."""
+
+    contract_id: UUID
+    function: str | None = None
+    """Of one call, with its `arguments`; either it or `calls` is given."""
+    arguments: dict[str, Any] = {}
+    calls: Annotated[list[BatchedCall], msgspec.Meta(min_length=1, max_length=50)] | None = None
+    """Several calls in order, all or nothing, of a contract that has `multicall(bytes[])`. No money goes along."""
     policy_id: UUID
     value_wei: DecimalString = "0"
     end_user_id: UUID | None = None
@@ -208,6 +218,16 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     decided_at: datetime
 
 
+class CallView(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a batch, decoded from the bytes that would be sent."""
+
+    function: str
+    """Canonical signature; empty where the ABI does not name it."""
+    arguments: list[dict[str, Any]]
+    calldata: str
+    summary: str
+
+
 class ActionView(msgspec.Struct, frozen=True, kw_only=True):
     """One action, with everything a person needs to decide about it."""
 
@@ -228,6 +248,8 @@ class ActionView(msgspec.Struct, frozen=True, kw_only=True):
     """Of the chain, in which `value_wei` and the costs are, with 18 decimals."""
     function: str
     arguments: list[dict[str, Any]]
+    calls: list[CallView]
+    """Of a batch, where `function` is `multicall(bytes[])`; else empty."""
     value_wei: str
     to_address: str | None
     signer_id: UUID

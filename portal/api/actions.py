@@ -83,7 +83,10 @@ async def get_action(actor: Acting, action_id: FromPath[UUID]) -> ActionDetail:
 @post(
     "/actions",
     summary="Propose an action",
-    description="A call of an allowed function of a registered contract. Nothing is sent before it is approved.",
+    description=(
+        "A call of an allowed function of a registered contract, or several `calls` of one that has "
+        "`multicall(bytes[])`: one approval, one transaction, all or nothing. Nothing is sent before it is approved."
+    ),
     opt={"permission": Permission.ACTIONS_PROPOSE},
     responses=problems(404, 409, 422),
 )

@@ -9,11 +9,14 @@ import pytest_asyncio
 
 from portal import clock
 from portal.actions.queries import get_action
+from portal.actions.schemas import ActionInput, BatchedCall
+from portal.actions.service import propose
 from portal.db.engine import run_sql
-from tests.actions import CHAIN, Stage, make_signer, make_stage, register_points, settings_chain
+from tests.actions import ADA, CHAIN, Stage, make_signer, make_stage, register_points, settings_chain
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
+from tests.till import NOTE, PAY, make_till
 
 
 @pytest.fixture
@@ -76,3 +79,20 @@ async def test_without_a_trace_the_page_says_that_only_success_and_gas_are_known
     card = text_of(await reader.get(f"{HOME}/actions/{action.id}"))
     assert "only its success and its gas are known" in card
     assert (await reader.get(f"{HOME}/inbox")).status_code == 200
+
+
+async def test_a_batch_is_shown_call_by_call(reader: Reader, stage: Stage) -> None:
+    till, _ = await make_till(stage, allowed=[PAY, NOTE], wei=10**18)
+    calls = [
+        BatchedCall(function=PAY, arguments={"to": ADA, "amount": "5"}),
+        BatchedCall(function=NOTE, arguments={"key": "0x" + "07" * 32, "content": "Paid <b>"}),
+    ]
+    given = ActionInput(contract_id=till, policy_id=stage.policy_id, calls=calls)
+    action = await propose(stage.cast.oscar.actor, given)
+    await reader.sign_in(stage.cast.bob)
+    shown = await reader.get(f"{HOME}/actions/{action.id}")
+    card = text_of(shown)
+    assert "It would make 2 calls in one transaction" in card
+    assert "1. pay of Till to 0x5290…9EE7 Ada Park amount 5" in card
+    assert "2. note of Till" in card
+    assert "Paid <b>" not in shown.text

@@ -160,7 +160,7 @@ async def _proof(desk: Desk, action: ActionView) -> dict[str, Any]:
         readable = signal.payload is not None
         text = msgspec.json.format(msgspec.json.encode(signal.payload)).decode() if readable else signal.body
     rule = await _rule(organization, action) if action.rule_id else None
-    addresses = addresses_in(action.arguments)
+    addresses = addresses_in([*action.arguments, *(each for call in action.calls for each in call.arguments)])
     if action.simulation and action.simulation.effects:
         addresses += [found for event in action.simulation.effects.events for found in addresses_in(event.arguments)]
     names = await actions.names_of(organization, addresses)
