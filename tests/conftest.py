@@ -5,6 +5,7 @@ import base64
 import os
 import secrets
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SERVER = "PORTAL_TEST_POSTGRES"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give this process its settings before anything of the portal is imported."""
+    keep_recursion_limit()
     if SERVER not in os.environ:
         start_postgres(config)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
@@ -34,6 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
         PORTAL_BASE_URL="http://127.0.0.1:8000",
         PORTAL_LOG_LEVEL="warning",
     )
+
+
+def keep_recursion_limit() -> None:
+    """Some tests ask eth-account, whose py_ecc lets Python recurse until the process dies; the portal never does."""
+    limit = sys.getrecursionlimit()
+    import py_ecc  # noqa: F401
+
+    sys.setrecursionlimit(limit)
 
 
 def start_postgres(config: pytest.Config) -> None:

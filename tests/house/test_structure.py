@@ -1,6 +1,8 @@
 """The rules of the house that a reader relies on."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,11 @@ async def test_the_migrations_make_exactly_the_tables(database: None) -> None:
 async def test_what_was_agreed_on_is_append_only(database: None, table: str) -> None:
     triggers = await run_sql("SELECT tgname FROM pg_trigger WHERE tgrelid = {}::regclass AND NOT tgisinternal", table)
     assert [row["tgname"] for row in triggers] == [f"{table}_is_append_only"]
+
+
+def test_no_library_lets_python_recurse_until_the_process_dies() -> None:
+    # One deeply nested JSON body would end it. py_ecc, below eth-account, sets a limit of 100,000 as it is imported.
+    modules = "portal.app", "portal.jobs.worker", "portal.cli"
+    ask = f"import sys, {', '.join(modules)}; print(sys.getrecursionlimit(), 'py_ecc' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["1000", "False"]
