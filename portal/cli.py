@@ -110,11 +110,50 @@ def migrate() -> None:
 @main.command()
 @data_option
 def seed() -> None:
-    """Register the chains of PORTAL_CHAIN_RPC_URLS."""
-    from portal.chain.service import register_chains
+    """Register the chains of PORTAL_CHAIN_RPC_URLS, and bring those that nobody set by hand to their presets."""
+    from portal.local.chains import seed_chains
+
+    _administer()
+    click.echo("\n".join(_run(_closing_nodes(seed_chains()))))
+
+
+@main.group()
+def chain() -> None:
+    """How chains are used. All organisations share them, so only this command changes it; each change is logged."""
+
+
+@chain.command()
+@data_option
+@click.argument("chain_id", type=int)
+def show(chain_id: int) -> None:
+    """Print the settings of a chain and the state of its endpoints."""
+    from portal.local.chains import show_chain
 
     _require_database()
-    _run(_closing_nodes(register_chains()))
+    click.echo("\n".join(_run(_closing_nodes(show_chain(chain_id)))))
+
+
+@chain.command("set")
+@data_option
+@click.argument("chain_id", type=int)
+@click.argument("pairs", metavar="NAME=VALUE...", nargs=-1, required=True)
+def set_settings(chain_id: int, pairs: tuple[str, ...]) -> None:
+    """Change settings of a chain, such as confirmations=20 or most_fee_wei=100gwei; `show` names them all."""
+    from portal.local.chains import set_chain
+
+    _administer()
+    click.echo("\n".join(_run(set_chain(chain_id, pairs))))
+
+
+@chain.command()
+@data_option
+@click.argument("chain_id", type=int)
+def reset(chain_id: int) -> None:
+    """Use a chain as its preset says again."""
+    from portal.local.chains import unset_chain
+
+    _administer()
+    click.echo("\n".join(_run(unset_chain(chain_id))))
 
 
 @main.command()
@@ -188,6 +227,14 @@ def _start_process(name: str) -> Settings:
     settings.require("database_url", "secret_key")
     configure_logging(settings.log_level, process=name)
     return settings
+
+
+def _administer() -> None:
+    """Before a command that changes what all organisations share: its log is the record of who did what."""
+    from portal.logging import configure_logging
+
+    _require_database()
+    configure_logging(get_settings().log_level, process="command")
 
 
 def _require_database() -> None:

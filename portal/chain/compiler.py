@@ -10,7 +10,7 @@ from portal.chain.abi import Abi, signature
 from portal.errors import NotFound
 
 FOLDER = Path(__file__).resolve().parent / "contracts"
-EVM_VERSION = "cancun"  # the newest that every chain of `service.PRESETS` runs
+EVM_VERSION = "cancun"  # the newest that every chain of `presets.PRESETS` runs
 
 
 class Template(msgspec.Struct, frozen=True):

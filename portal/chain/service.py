@@ -10,10 +10,11 @@ import msgspec
 
 from portal import clock
 from portal.chain.abi import Abi
+from portal.chain.presets import PRESETS, unknown
 from portal.chain.rpc import Block, NodeUnavailable, get_node
 from portal.chain.tables import Chain, Contract, ContractStatus, Signer, SignerKind, SignerPurpose, SignerStatus
 from portal.db.columns import new_id
-from portal.db.engine import in_transaction, run_sql
+from portal.db.engine import in_transaction
 from portal.errors import Conflict, SettingInvalid
 from portal.logging import get_logger
 from portal.settings import get_settings
@@ -29,32 +30,8 @@ class ContractNotDeploying(Conflict):
     """The contract was already deployed, or its deployment has failed."""
 
 
-class Preset(msgspec.Struct, frozen=True):
-    """What is known of a public chain. `confirmations` weighs its speed against the depth of its reorganisations."""
-
-    name: str
-    currency: str
-    confirmations: int
-    explorer_url: str | None
-    is_local: bool = False
-
-
-PRESETS = {
-    1: Preset("Ethereum", "ETH", 12, "https://etherscan.io"),
-    10: Preset("Optimism", "ETH", 30, "https://optimistic.etherscan.io"),
-    56: Preset("BNB Smart Chain", "BNB", 15, "https://bscscan.com"),
-    100: Preset("Gnosis", "xDAI", 12, "https://gnosisscan.io"),
-    137: Preset("Polygon", "POL", 64, "https://polygonscan.com"),
-    8453: Preset("Base", "ETH", 30, "https://basescan.org"),
-    31337: Preset("Local chain", "ETH", 2, None, is_local=True),
-    42161: Preset("Arbitrum One", "ETH", 40, "https://arbiscan.io"),
-    43114: Preset("Avalanche C-Chain", "AVAX", 12, "https://snowtrace.io"),
-    11155111: Preset("Sepolia", "ETH", 6, "https://sepolia.etherscan.io"),
-}
-
-
 async def register_chains() -> list[int]:
-    """Make a row for each chain of the settings, and verify that the known ones are still the same chain.
+    """Make a row for each chain of the settings, by its preset, and verify that the known ones are still the same.
 
     Returns the ids of the chains whose nodes could not be asked (nothing is known to be wrong with them); run it again
     later. Raises `ChainChanged` where the first block differs from the one that was recorded.
@@ -72,12 +49,9 @@ async def register_chains() -> list[int]:
 
 
 async def _register_chain(chain_id: int, genesis: str) -> None:
-    preset = PRESETS.get(chain_id) or Preset(f"Chain {chain_id}", "ETH", 12, None)
-    await run_sql(
-        """INSERT INTO chain (id, name, currency, confirmations, explorer_url, is_local, genesis_hash)
-           VALUES ({}, {}, {}, {}, {}, {}, {}) ON CONFLICT (id) DO NOTHING""",
-        *(chain_id, preset.name, preset.currency, preset.confirmations, preset.explorer_url, preset.is_local, genesis),
-    )
+    preset = PRESETS.get(chain_id) or unknown(chain_id)
+    row = Chain(id=chain_id, genesis_hash=genesis, **msgspec.structs.asdict(preset))
+    await Chain.insert(row).on_conflict(target=Chain.id, action="DO NOTHING")
     known = await Chain.select(Chain.name, Chain.genesis_hash).where(Chain.id == chain_id)
     if known[0]["genesis_hash"] != genesis:
         raise ChainChanged(
