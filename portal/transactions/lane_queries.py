@@ -111,6 +111,14 @@ async def list_stuck_lanes(organization_id: UUID) -> list[LaneView]:
     return await _views(organization_id, rows)
 
 
+async def count_stuck_lanes(organization_id: UUID) -> int:
+    """How many `list_stuck_lanes` would list without a limit; for every page."""
+    rows = await run_sql(
+        "SELECT count(*) FROM lane WHERE organization = {} AND stuck_since IS NOT NULL", organization_id
+    )
+    return int(rows[0]["count"])
+
+
 async def list_nonces(
     organization_id: UUID, lane_id: UUID, *, cursor: str | None = None, limit: int = DEFAULT_LIMIT
 ) -> Page[TransactionView]:

@@ -36,6 +36,10 @@ PAUSES = """
     LEFT JOIN signer ON p.scope = 'signer' AND signer.id::text = p.subject
     WHERE p.organization = {} """
 
+PAUSED_CHAINS = """
+    SELECT NULL AS scope, c.name AS chain_name, c.paused_at FROM chain c WHERE c.paused_at IS NOT NULL
+        AND EXISTS (SELECT FROM lane l WHERE l.chain = c.id AND l.organization = {}) ORDER BY c.name"""
+
 VOTES = """
     SELECT r.pause, r.voted_at, p.email, p.name, r.member AS member_id,
            m.disabled_at IS NULL AND p.disabled_at IS NULL AND m.role = ANY({}) AS counts
@@ -199,6 +203,12 @@ async def find_pauses(transaction_ids: Iterable[UUID]) -> dict[UUID, str]:
     if in_transaction():
         await run_sql(SHARE_LOCKS, wanted)
     return {row["id"]: _sentence(row) for row in await run_sql(STOPPED, wanted)}
+
+
+async def list_stops(organization_id: UUID) -> list[str]:
+    """What is paused now, a sentence each: the organisation's own pauses, the longest first, then paused chains."""
+    own = await run_sql(PAUSES + "AND p.ended_at IS NULL ORDER BY p.begun_at, p.id LIMIT 20", organization_id)
+    return [_sentence(row) for row in [*own, *await run_sql(PAUSED_CHAINS, organization_id)]]
 
 
 async def get_pause(organization_id: UUID, pause_id: UUID) -> PauseView:

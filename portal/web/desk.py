@@ -13,7 +13,12 @@ from portal.accounts.schemas import Actor, CurrentSession
 from portal.actions import queries as actions
 from portal.db import notices
 from portal.errors import NotFound
-from portal.web.render import AnyRequest, page
+from portal.transactions import lane_queries as lanes
+from portal.transactions import pauses
+from portal.web.render import AnyRequest, count, page
+
+MOST_STOPS = 2
+"""Pauses that every page names; of more it says how many."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -32,6 +37,8 @@ PLACES: tuple[tuple[Place, ...], ...] = (
         Place("signals", "Signals", "broadcast", Permission.SIGNALS_READ),
         Place("actions", "Actions", "checklist", Permission.ACTIONS_READ),
         Place("transactions", "Transactions", "arrows-right-left", Permission.TRANSACTIONS_READ),
+        Place("lanes", "Lanes", "road", Permission.TRANSACTIONS_READ),
+        Place("pauses", "Pauses", "player-pause", Permission.PAUSES_READ),
     ),
     (
         Place("sources", "Sources", "plug-connected", Permission.SOURCES_READ),
@@ -50,6 +57,15 @@ PLACES: tuple[tuple[Place, ...], ...] = (
 )
 
 
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """What every page of a member says until it is over."""
+
+    text: str
+    icon: str
+    href: str
+    link: str
+
+
 class Desk(msgspec.Struct, frozen=True, kw_only=True):
     """One member at work in one organisation."""
 
@@ -60,6 +76,7 @@ class Desk(msgspec.Struct, frozen=True, kw_only=True):
     memberships: list[Any]
     waiting: int
     """Actions that wait for this member."""
+    alarms: list[Alarm]
     heard: str | None
     """The position in the notices of changes before anything of the page was read."""
 
@@ -89,8 +106,23 @@ async def provide_desk(
         organization=here.name,
         memberships=memberships,
         waiting=await actions.count_inbox(actor),
+        alarms=await _alarms(actor, slug),
         heard=heard,
     )
+
+
+async def _alarms(actor: Actor, slug: str) -> list[Alarm]:
+    """What is paused, and whether a lane does not move."""
+    href = f"/orgs/{slug}/pauses"
+    stops = await pauses.list_stops(actor.organization_id)
+    found = [Alarm(text=stop, icon="player-pause", href=href, link="Pauses") for stop in stops[:MOST_STOPS]]
+    if (more := len(stops) - MOST_STOPS) > 0:
+        text = f"{count(more, 'more is', 'more are')} paused."
+        found.append(Alarm(text=text, icon="player-pause", href=href, link="All of them"))
+    if stuck := await lanes.count_stuck_lanes(actor.organization_id):
+        text = f"{count(stuck, 'lane does', 'lanes do')} not move: what waits there is not sent or not mined."
+        found.append(Alarm(text=text, icon="alert-triangle", href=f"/orgs/{slug}/lanes", link="Lanes"))
+    return found
 
 
 def desk_page(

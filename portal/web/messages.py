@@ -3,6 +3,7 @@
 DONE: dict[str, str] = {
     "approved": "Your approval is recorded.",
     "rejected": "The action is rejected. Nothing will be executed.",
+    "proposed": "The action is proposed. It runs once it is approved.",
     "simulated": "The node has tried it again.",
     "cancelled": "The action is cancelled. Nothing will be executed.",
     "signed_out": "You are signed out.",
@@ -38,5 +39,10 @@ DONE: dict[str, str] = {
     "delivery_accepted": "The delivery is accepted: this is the signal it became.",
     "retention_changed": "It is changed. Bodies that are older expire within the hour and do not come back.",
     "rechecked": "The signal is being checked by the schema of today. While it does not fit, it stays in quarantine.",
+    "pause_begun": "It is paused. Nothing new is signed there until enough people have voted to go on.",
+    "pause_ended": "The pause has ended. What waited goes on now.",
+    "resumption_voted": "Your vote to go on is recorded. Others have to vote, too.",
+    "cancellation_requested": "It is being cancelled. This page shows what became of it.",
+    "speed_up_requested": "Its fees are raised in a moment.",
     "secret_ended": "That secret is no longer accepted.",
 }

@@ -29,6 +29,8 @@ ROOMS = {
     "sources": "No source yet",
     "rules": "No rule yet",
     "transactions": "No transaction yet",
+    "lanes": "No lane yet",
+    "pauses": "Nothing is paused",
     "policies": "No policy yet",
     "contracts": "No contract yet",
     "signers": "No signer yet",
@@ -462,7 +464,7 @@ async def test_a_contract_is_deployed_by_an_action(reader: Reader, stage: Stage)
     assert f'hx-get="{path}"' in under_way.text, "it renews itself while the deployment is under way"
     for topic in ("contract", "transaction"):
         assert f"live:{topic} from:#live" in under_way.text
-    assert f"{HOME}/live?topics=action,contract,transaction&" in unescape(under_way.text)
+    assert f"{HOME}/live?topics=action,contract,transaction,pause,lane&" in unescape(under_way.text)
 
 
 async def test_a_contract_is_registered_by_its_address(reader: Reader, stage: Stage) -> None:

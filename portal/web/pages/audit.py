@@ -23,6 +23,8 @@ PLACES = {
     "rule": "rules/{}",
     "action": "actions/{}",
     "transaction": "transactions/{}",
+    "lane": "lanes/{}",
+    "pause": "pauses",
     "policy": "policies/{}",
     "contract": "contracts/{}",
     "signer": "signers",

@@ -27,8 +27,8 @@ async def show_inbox_rows(request: AnyRequest, desk: AtDesk) -> Response[str]:
 
 @get("/inbox/waiting", opt=READ)
 async def show_waiting(request: AnyRequest, desk: AtDesk) -> Response[str]:
-    """How many actions wait for the reader, for the navigation of any page that stays open."""
-    return fragment(request, "actions/_waiting.html", {"waiting": desk.waiting})
+    """How many actions wait for the reader, and what is paused or stuck, for any page that stays open."""
+    return fragment(request, "actions/_waiting.html", {"desk": desk})
 
 
 async def _rows(desk: Desk) -> dict[str, Any]:

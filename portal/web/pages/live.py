@@ -49,6 +49,8 @@ TOPICS = {
     "transaction": Permission.TRANSACTIONS_READ,
     "contract": Permission.CONTRACTS_READ,
     "signer": Permission.SIGNERS_READ,
+    "lane": Permission.TRANSACTIONS_READ,
+    "pause": Permission.PAUSES_READ,
 }
 """What a page may ask to be told of, and what one must be allowed to read for it."""
 PAUSE_SECONDS = 0.5

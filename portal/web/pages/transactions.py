@@ -10,11 +10,12 @@ from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
 from portal.audit import queries as audit
 from portal.chain import queries as chain
+from portal.errors import PortalError
 from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
 from portal.web import stories
 from portal.web.asking import AtDesk
-from portal.web.desk import desk_page
+from portal.web.desk import Desk, desk_page
 from portal.web.render import AnyRequest
 from portal.web.states import STATES, action_state
 
@@ -50,6 +51,13 @@ async def show_transactions(
 
 @get("/transactions/{transaction_id:uuid}", opt=READ)
 async def show_transaction(request: AnyRequest, desk: AtDesk, transaction_id: FromPath[UUID]) -> Response[str]:
+    return await transaction_page(request, desk, transaction_id)
+
+
+async def transaction_page(
+    request: AnyRequest, desk: Desk, transaction_id: UUID, error: PortalError | None = None
+) -> Response[str]:
+    """The page of one transaction, with what was wrong about what was asked of it. Raises `NotFound`."""
     organization = desk.actor.organization_id
     transaction = await transactions.get_transaction(organization, transaction_id)
     action = await actions.get_action(organization, transaction.action_id)
@@ -65,8 +73,11 @@ async def show_transaction(request: AnyRequest, desk: AtDesk, transaction_id: Fr
         "waiting": stories.waiting(action, transaction),
         "story": stories.tell(entries.items[::-1]),
         "signer": await chain.get_signer(organization, transaction.signer_id),
+        "error": error,
+        "path": desk.url(f"transactions/{transaction_id}"),
     }
-    return desk_page(request, desk, "transactions/detail.html", active="transactions", **context)
+    status = error.status if error else 200
+    return desk_page(request, desk, "transactions/detail.html", active="transactions", http_status=status, **context)
 
 
 def _state(transaction: TransactionView) -> str:
