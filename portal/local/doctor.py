@@ -6,6 +6,7 @@ from rich.table import Table
 
 from portal.errors import SettingInvalid
 from portal.ops.checks import Check, State, check_installation
+from portal.sealing import key_id
 from portal.settings import Settings, get_settings
 
 STYLES = {State.OK: "[green]✓ ok[/]", State.DEGRADED: "[yellow]! look[/]", State.FAILED: "[red]✗ wrong[/]"}
@@ -30,7 +31,8 @@ def check_settings(settings: Settings) -> Check:
     if not settings.signer_key:
         message = "Complete; PORTAL_SIGNER_KEY, which only a worker needs, is not set here."
         return Check(name="settings", state=State.OK, message=message)
-    return Check(name="settings", state=State.OK, message="Complete.")
+    message = f"Complete; PORTAL_SIGNER_KEY is the sealing key {key_id(settings.signer_key)}."
+    return Check(name="settings", state=State.OK, message=message)
 
 
 async def _check_parts() -> list[Check]:

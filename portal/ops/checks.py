@@ -71,6 +71,7 @@ async def check_installation() -> list[Check]:
         "migrations": check_migrations,
         "queue": check_queue,
         "chains": check_chains,
+        "sealing of keys": check_sealing,
     }
     return await _gather(looks, None)
 
@@ -132,6 +133,22 @@ async def check_chains() -> list[Check]:
     return checks
 
 
+async def check_sealing() -> list[Check]:
+    """With which sealing keys the keys of all signers are encrypted: while it is more than one, the older is needed."""
+    sealed = await readings.read_sealing_keys()
+    counts = ", ".join(f"{number:,} with {key}" for key, number in sealed.items())
+    if len(sealed) > 1:
+        state, message = (
+            State.DEGRADED,
+            f"Are being encrypted anew: {counts}. Keep PORTAL_SIGNER_KEY_PREVIOUS.",
+        )
+    elif sealed:
+        state, message = State.OK, f"Are all encrypted with the sealing key {next(iter(sealed))}; no other is needed."
+    else:
+        state, message = State.OK, "There are none yet."
+    return [Check(name="sealing of keys", state=state, message=message, values={"keys_by_sealing_key": sealed})]
+
+
 def _chain_check(chain: dict[str, Any]) -> Check:
     age = (clock.now() - chain["head_at"]).total_seconds() if chain["head_at"] else None
     values = {
@@ -176,7 +193,9 @@ def _signer_check(reading: readings.Balance) -> Check:
         "chain_id": reading.chain_id,
         "balance_wei": None if reading.balance_wei is None else str(reading.balance_wei),
     }
-    if reading.address is None:
+    if reading.trouble is not None:
+        state, message = State.FAILED, reading.trouble
+    elif reading.address is None:
         state, message = State.DEGRADED, "Waits for the worker to make its key."
     elif reading.balance_wei is None:
         state, message = State.DEGRADED, "Its balance could not be read: the node does not answer."

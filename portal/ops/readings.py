@@ -22,6 +22,8 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     signer_id: UUID
     name: str
     address: str | None
+    trouble: str | None
+    """Why it cannot sign just now."""
     chain_id: int | None
     currency: str | None
     balance_wei: int | None
@@ -29,6 +31,23 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 
 async def read_chains() -> list[dict[str, Any]]:
     return await run_sql("SELECT id, name, head_number, head_at, paused_at FROM chain ORDER BY id")
+
+
+async def read_sealing_keys() -> dict[str, int]:
+    """How many keys of signers are encrypted with each sealing key, by its id; numbers end at 10,000.
+
+    The ids are found one after the other in the index: there may be a key for each end user.
+    """
+    rows = await run_sql(
+        """WITH RECURSIVE known AS (
+             SELECT min(sealed_with) AS id FROM signer
+             UNION ALL SELECT (SELECT min(sealed_with) FROM signer WHERE sealed_with > known.id) FROM known
+             WHERE known.id IS NOT NULL)
+           SELECT id,
+                  (SELECT count(*) FROM (SELECT FROM signer WHERE sealed_with = known.id LIMIT 10000) AS few) AS count
+           FROM known WHERE id IS NOT NULL"""
+    )
+    return {row["id"]: row["count"] for row in rows}
 
 
 async def read_sources(organization_id: UUID) -> list[dict[str, Any]]:
@@ -56,19 +75,21 @@ async def read_silences() -> list[dict[str, Any]]:
 async def read_balances(organization_id: UUID) -> list[Balance]:
     """Balances of the signers that send, on each chain where they have a contract; asked of the nodes all at once."""
     rows = await run_sql(
-        """SELECT DISTINCT signer.id AS signer_id, signer.name, signer.address,
+        """SELECT DISTINCT signer.id AS signer_id, signer.name, signer.address, signer.trouble,
                   chain.id AS chain_id, chain.currency
-           FROM signer LEFT JOIN contract ON contract.signer = signer.id LEFT JOIN chain ON chain.id = contract.chain
+           FROM signer LEFT JOIN contract
+                  ON contract.signer = signer.id OR contract.signer_group = signer.signer_group
+                LEFT JOIN chain ON chain.id = contract.chain
            WHERE signer.organization = {} AND signer.purpose = 'sends' AND signer.status <> 'disabled'
            ORDER BY signer.name LIMIT 50""",
         organization_id,
     )
 
     async def read(row: dict[str, Any]) -> Balance | None:
-        if row["chain_id"] is None and row["address"] is not None:
+        if row["chain_id"] is None and row["address"] is not None and row["trouble"] is None:
             return None  # sends nothing yet, so it needs nothing
         balance = None
-        if row["address"] is not None:
+        if row["address"] is not None and row["chain_id"] is not None:
             try:
                 balance = await get_node(row["chain_id"]).balance(row["address"])
             except NodeUnavailable:
