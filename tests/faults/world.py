@@ -61,7 +61,8 @@ class World:
         patch.setattr(endpoint, "time", SimpleNamespace(monotonic=shifted, perf_counter=time.perf_counter))
 
     def later(self, seconds: float) -> None:
-        """Time passes, without a block, also for endpoints that rest."""
+        """Time passes without a block, for the portal, for endpoints that rest, and for the chain's next block."""
+        self.node.rpc("evm_increaseTime", int(seconds))
         self.ahead += timedelta(seconds=seconds)
 
     def pass_blocks(self, blocks: int, *, seconds: int = 12) -> None:
@@ -70,13 +71,17 @@ class World:
             self.proxy.pool.mine(blocks, seconds=seconds)
         else:
             self.node.rpc("anvil_mine", hex(blocks), hex(seconds))
-        self.later(blocks * seconds)
+        self.ahead += timedelta(seconds=blocks * seconds)
 
     async def get_stuck(self) -> None:
         """Miners pass over what is in the pool for six blocks, and the portal has seen them."""
         self.pool.holds_back = True
         self.pass_blocks(6)
         await watch_chains()
+
+    async def leases_end(self) -> None:
+        """As if so much time had passed that others may take the lanes of a worker that is gone."""
+        await run_sql("UPDATE lane SET held_until = now() - interval '1 s' WHERE held_until IS NOT NULL")
 
     def no_automine(self) -> None:
         self.node.rpc("evm_setAutomine", False)
