@@ -68,7 +68,7 @@ async def list_transactions(
     organization_id: UUID,
     *,
     status: TransactionStatus | None = None,
-    outcome: Outcome | None = None,
+    outcome: str | None = None,
     held: bool | None = None,
     signer_id: UUID | None = None,
     chain_id: int | None = None,
@@ -134,6 +134,16 @@ async def count_by_status(organization_id: UUID) -> dict[TransactionStatus, int]
     )
     counted = {row["status"]: row["count"] for row in rows}
     return {status: counted.get(status, 0) for status in TransactionStatus}
+
+
+async def count_held(organization_id: UUID) -> int:
+    """How many transactions wait for something out of the ordinary."""
+    rows = await run_sql(
+        f"""SELECT count(*) AS held FROM transaction t JOIN lane l ON l.id = t.lane
+            WHERE l.organization = {{}} AND t.status NOT IN ({ENDED}) AND t.reason IS NOT NULL""",  # noqa: S608
+        organization_id,
+    )
+    return int(rows[0]["held"])
 
 
 async def _views(rows: list[dict[str, Any]]) -> list[TransactionView]:

@@ -23,9 +23,18 @@ STANDINGS = {
     "finalized": State("Yours for good", "rosette-discount-check", "good"),
     "reverted": State("Did not work", "alert-triangle", "bad"),
     "refused": State("Did not work", "alert-triangle", "bad"),
+    "displaced": State("Did not work", "alert-triangle", "bad"),
     "cancelled": State("Called off", "ban", "calm"),
+    "expired": State("Not done in time", "clock-off", "calm"),
 }
 """Where a deed stands for whom it was done: members read the exact states."""
+NOT_DONE = {
+    "cancelled": ("It was called off", "Nothing was done.", "ban", "calm"),
+    "expired": ("It was not done in time", "Nothing was done. It can be proposed anew.", "clock-off", "calm"),
+    "refused": ("It was stopped", "A check before it was carried out stopped it. Nothing was done.", "shield-x", "bad"),
+    "displaced": ("It did not work", "Nothing was done. It can be proposed anew.", "alert-triangle", "bad"),
+}
+"""Title, text, icon and tone of the last step of what was approved and not carried out."""
 ARRIVED = ("mined", "confirmed", "finalized")
 
 
@@ -108,7 +117,10 @@ def steps_of(action: ActionView, transaction: TransactionView | None, signal: Si
     else:
         text = "It keeps to a policy that needs nobody's approval."
         found.append(Step(title="It was approved by policy", text=text, icon="shield-check", at=action.decided_at))
-    if transaction and transaction.failure:
+    if transaction and (ended := NOT_DONE.get(current_state(action, transaction))):
+        title, text, icon, tone = ended
+        found.append(Step(title=title, text=text, icon=icon, tone=tone))
+    elif transaction and transaction.failure:
         found.append(Step(title="It did not work", text=transaction.failure, icon="alert-triangle", tone="bad"))
     elif transaction and transaction.finalized_at:
         text = "It is on record for good, and nobody can undo it."

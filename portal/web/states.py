@@ -34,8 +34,8 @@ STATES: dict[str, State] = {
     "nonced": State("Being signed", "signature", "move"),
     "signed": State("Signed", "signature", "move"),
     "broadcast": State("Sent", "send", "move"),
-    "closing": State("Being closed", "x", "warn"),
-    "suspect": State("Nonce used", "alert-triangle", "warn"),
+    "closing": State("Being called off", "ban", "warn"),
+    "suspect": State("Nonce used, no receipt", "alert-triangle", "warn"),
     "displaced": State("Displaced", "alert-octagon", "bad"),
     "mined": State("Included", "box", "move"),
     "confirmed": State("Confirmed", "circle-check", "good"),
@@ -68,10 +68,18 @@ def state_of(name: str) -> State:
     return STATES[str(name)]
 
 
-def action_state(status: str, transaction_status: str | None, outcome: str | None) -> str:
-    """The one state of an action for readers: its own until it runs, then that of its transaction."""
+def action_state(
+    status: str, transaction_status: str | None, outcome: str | None, closing_reason: str | None = None
+) -> str:
+    """The one state of an action for readers: its own until it runs, then that of its transaction.
+
+    Of one whose nonce was used up by a transaction that does nothing, it is why: cancelled, expired or refused.
+    """
     if status != "approved" or transaction_status is None:
         return status
-    if outcome in ("reverted", "cancelled") and transaction_status in ("mined", "confirmed", "finalized"):
-        return outcome
+    if transaction_status in ("mined", "confirmed", "finalized"):
+        if outcome == "cancelled":
+            return closing_reason or outcome
+        if outcome == "reverted":
+            return outcome
     return "refused" if transaction_status == "rejected" else transaction_status

@@ -20,6 +20,15 @@ STAGES = (
     ("finalized", "Final", "Becoming final"),
 )
 """Each stage's key, its word once it is reached, and its word while it is worked towards."""
+ENDS = {
+    "rejected": "Rejected",
+    "expired": "Expired",
+    "cancelled": "Cancelled",
+    "refused": "Refused",
+    "reverted": "Reverted",
+    "displaced": "Displaced",
+}
+"""The word of the last stage of what was not carried out."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,11 +72,30 @@ SENTENCES: dict[str, tuple[str, str, str]] = {
     "transaction.nonced": ("It got its place in the signer's order", "stack-2", "move"),
     "transaction.signed": ("Checked again, and signed", "signature", "move"),
     "transaction.broadcast": ("Sent to the chain", "send", "move"),
+    "transaction.repriced": ("Offered again at the same nonce, with higher fees", "bolt", "move"),
+    "transaction.hurry_requested": ("To be sped up, says", "bolt", "calm"),
+    "transaction.cancel_requested": ("To be cancelled, says", "ban", "calm"),
     "transaction.mined": ("Included in block {block_number}", "box", "good"),
-    "transaction.reverted": ("Included, but the contract refused: {revert_reason}", "arrow-back-up", "bad"),
+    "transaction.mined.reverted": (
+        "Included in block {block_number}, but the contract refused: {reason}",
+        "arrow-back-up",
+        "bad",
+    ),
+    "transaction.mined.cancelled": ("One that does nothing took its nonce, in block {block_number}", "ban", "calm"),
     "transaction.confirmed": ("Confirmed by the blocks after it", "circle-check", "good"),
     "transaction.finalized": ("Final: the chain can no longer undo it", "rosette-discount-check", "good"),
-    "transaction.reorganized": ("Included, then undone by the chain. It is sent again", "arrow-back-up", "warn"),
+    "transaction.reorganised": ("The chain undid block {block_number}, and it with it", "arrow-back-up", "warn"),
+    "transaction.suspected": (
+        "The chain has used its nonce, and shows no receipt of ours so far",
+        "alert-triangle",
+        "warn",
+    ),
+    "transaction.suspicion_withdrawn": ("Its nonce is free again, so it goes on", "arrow-back-up", "move"),
+    "transaction.displaced": (
+        "Another program used the key: its transaction is final at nonce {nonce}",
+        "alert-octagon",
+        "bad",
+    ),
     "transaction.held": ("It waits: {reason}", "player-pause", "warn"),
     "transaction.refused": ("Refused at signing: {reason}", "shield-x", "bad"),
     "transaction.rejected": ("The node refused it for good: {reason}", "x", "bad"),
@@ -86,7 +114,8 @@ def tell(entries: list[AuditEntryView]) -> list[Told]:
 
 def _told(entry: AuditEntryView) -> Told:
     fallback = (entry.kind.replace(".", " ").replace("_", " ").capitalize(), "point", "calm")
-    sentence, icon, tone = SENTENCES.get(entry.kind, fallback)
+    special = f"{entry.kind}.{entry.detail.get('outcome')}" if entry.kind == "transaction.mined" else entry.kind
+    sentence, icon, tone = SENTENCES.get(special) or SENTENCES.get(entry.kind, fallback)
     text = sentence.format_map(_Blanks(entry.detail))
     who = entry.actor_label if entry.actor_kind in ("member", "api_key", "command") else ""
     return Told(at=entry.at, text=text, icon=icon, tone=tone, who=who)
@@ -100,24 +129,22 @@ def is_settled(action: ActionView, transaction: TransactionView | None) -> bool:
 
 
 def stages(action: ActionView, transaction: TransactionView | None) -> list[Stage]:
-    """How far the action is; an empty list for one that was ended by people or by its deadline."""
+    """How far the action is; an empty list for one that people or its deadline ended before it was approved."""
     state = current_state(action, transaction)
-    if state in ("rejected", "expired", "cancelled", "displaced"):
-        return []
-    if state == "reverted":
-        return [*(Stage(word, "done") for _, word, _ in STAGES[:3]), Stage("Reverted", "failed")]
-    if state == "refused":
-        return [*(Stage(word, "done") for _, word, _ in STAGES[:2]), Stage("Refused", "failed")]
+    if state in ENDS:
+        if transaction is None:
+            return []
+        reached = 3 if transaction.attempts and state != "refused" else 2
+        return [*(Stage(word, "done") for _, word, _ in STAGES[:reached]), Stage(ENDS[state], "failed")]
     before = {
         **dict.fromkeys(("queued", "nonced", "signed"), "approved"),
         "closing": "broadcast",
         "suspect": "broadcast",
     }
-    reached = before.get(state, state)
-    done = [key for key, _, _ in STAGES].index(reached) + 1
+    reached = [key for key, _, _ in STAGES].index(before.get(state, state)) + 1
     next_mark = "wait" if state == "proposed" else "now"
     return [
-        Stage(towards, next_mark) if index == done else Stage(word, "done" if index < done else "open")
+        Stage(towards, next_mark) if index == reached else Stage(word, "done" if index < reached else "open")
         for index, (_, word, towards) in enumerate(STAGES)
     ]
 
@@ -140,12 +167,16 @@ def _waiting_on_chain(transaction: TransactionView) -> Waiting:
     if transaction.failure:
         return Waiting(transaction.failure, "bad", "alert-triangle")
     if transaction.waiting_for:
-        return Waiting(transaction.waiting_for, "wait" if transaction.held else "move", "player-pause")
-    return Waiting("Done. It is final and can no longer be undone.", "good", "rosette-discount-check")
+        text = " ".join(filter(None, (transaction.waiting_for, transaction.remark)))
+        return Waiting(text, "wait" if transaction.held else "move", "player-pause")
+    if transaction.outcome == "ok":
+        done = "Done. It is final and can no longer be undone."
+        return Waiting(" ".join(filter(None, (done, transaction.remark))), "good", "rosette-discount-check")
+    return Waiting(transaction.remark or "It was not carried out.", "calm", "ban")
 
 
 def current_state(action: ActionView, transaction: TransactionView | None) -> str:
     """The one state of the action that readers see."""
-    return action_state(
-        action.status, transaction.status if transaction else None, transaction.outcome if transaction else None
-    )
+    if transaction is None:
+        return action_state(action.status, None, None)
+    return action_state(action.status, transaction.status, transaction.outcome, transaction.closing_reason)

@@ -21,20 +21,27 @@ from portal.web.states import STATES, action_state
 
 READ = {"permission": Permission.TRANSACTIONS_READ}
 HELD = "held"
+REVERTED = "reverted"
 
 
 @get("/transactions", opt=READ)
 async def show_transactions(
     request: AnyRequest, desk: AtDesk, status: FromQuery[str | None] = None, cursor: FromQuery[str | None] = None
 ) -> Response[str]:
-    """`status` is one of a transaction, or `held` for what waits for something out of the ordinary."""
+    """`status` is one of a transaction, `reverted`, or `held` for what waits for something out of the ordinary."""
     organization = desk.actor.organization_id
     counts = await transactions.count_by_status(organization)
+    held_up = await transactions.count_held(organization)
     wanted = next((each for each in counts if each == status), None)
+    outcome = REVERTED if status == REVERTED else None
     held = True if status == HELD else None
-    found = await transactions.list_transactions(organization, status=wanted, held=held, cursor=cursor)
-    choices: list[tuple[str | None, str, int | None]] = [(None, "All", sum(counts.values())), (HELD, "Held up", None)]
-    choices += [(each.value, STATES[each].word, number) for each, number in counts.items()]
+    found = await transactions.list_transactions(organization, status=wanted, outcome=outcome, held=held, cursor=cursor)
+    choices: list[tuple[str | None, str, int | None]] = [
+        (None, "All", sum(counts.values())),
+        (HELD, "Held up", held_up),
+    ]
+    choices += [(each.value, STATES[each].word, number) for each, number in counts.items() if number or each is wanted]
+    choices.append((REVERTED, STATES[REVERTED].word, None))
     return desk_page(
         request,
         desk,
@@ -43,7 +50,7 @@ async def show_transactions(
         rows=[{"transaction": each, "state": _state(each)} for each in found.items],
         summaries=await actions.summaries_of(organization, [each.action_id for each in found.items]),
         choices=choices,
-        status=status if wanted or held else None,
+        status=status if wanted or held or outcome else None,
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
@@ -81,7 +88,7 @@ async def transaction_page(
 
 
 def _state(transaction: TransactionView) -> str:
-    return action_state("approved", transaction.status, transaction.outcome)
+    return action_state("approved", transaction.status, transaction.outcome, transaction.closing_reason)
 
 
 handlers = [show_transactions, show_transaction]

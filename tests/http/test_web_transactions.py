@@ -1,0 +1,174 @@
+"""How a transaction is shown: in every state a page says in plain words where it stands and what it waits for."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from portal.db.engine import run_sql
+from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.tables import TransactionStatus as Status
+from tests.actions import settings_chain
+from tests.http.test_web_pages import Reader, text_of
+from tests.http.test_web_rooms import HOME, Visitor
+from tests.people import Cast
+from tests.transactions import Play, make_play
+
+EVIDENCE = {
+    "finalized_number": 1234,
+    "finalized_hash": "0x" + "ab" * 32,
+    "transaction_count": 9,
+    "endpoints": 2,
+}
+INCLUDED = {"block_number": 3, "block_hash": "0x" + "cd" * 32, "gas_used": 21000, "gas_price_wei": 7}
+CASES: dict[str, tuple[Status, dict[str, Any], str, str]] = {
+    # name: status, other columns, the word of the state, part of the sentence
+    "queued": (Status.QUEUED, {"nonce": None}, "Queued", "Waits for a worker to sign it."),
+    "held": (Status.QUEUED, {"nonce": None, "reason": "It is too dear today."}, "Queued", "It is too dear today."),
+    "nonced": (Status.NONCED, {}, "Being signed", "is signed next"),
+    "signed": (Status.SIGNED, {}, "Signed", "it is sent next"),
+    "broadcast": (Status.BROADCAST, {}, "Sent", "waits for a block"),
+    "closing": (Status.CLOSING, {"closing_reason": "expired"}, "Being called off", "Its time ran out"),
+    "suspect": (Status.SUSPECT, {"reason": "No receipt of ours."}, "Nonce used, no receipt", "No receipt of ours."),
+    "mined": (Status.MINED, {"outcome": "ok", **INCLUDED}, "Included", "In block 3"),
+    "confirmed": (Status.CONFIRMED, {"outcome": "ok", **INCLUDED}, "Confirmed", "can no longer undo its block"),
+    "final": (Status.FINALIZED, {"outcome": "ok", **INCLUDED}, "Final", "Done."),
+    "reverted": (
+        Status.FINALIZED,
+        {"outcome": "reverted", "revert_reason": "Minting is over.", **INCLUDED},
+        "Reverted",
+        "Minting is over.",
+    ),
+    "called off": (
+        Status.FINALIZED,
+        {"outcome": "cancelled", "closing_reason": "cancelled", **INCLUDED},
+        "Cancelled",
+        "so the action was not carried out",
+    ),
+    "too late": (
+        Status.FINALIZED,
+        {"outcome": "ok", "closing_reason": "cancelled", **INCLUDED},
+        "Final",
+        "The cancellation came too late",
+    ),
+    "expired with a nonce": (
+        Status.CONFIRMED,
+        {"outcome": "cancelled", "closing_reason": "expired", **INCLUDED},
+        "Expired",
+        "Its time ran out",
+    ),
+    "refused": (Status.REFUSED, {"nonce": None, "reason": "Bob has left."}, "Refused at signing", "Bob has left."),
+    "rejected": (Status.REJECTED, {"nonce": None, "reason": "Too big."}, "Refused at signing", "Too big."),
+    "expired": (Status.EXPIRED, {"nonce": None, "reason": "Its time ran out."}, "Expired", "Its time ran out."),
+    "cancelled": (Status.CANCELLED, {"nonce": None, "reason": "By alice."}, "Cancelled", "By alice."),
+    "displaced": (
+        Status.DISPLACED,
+        {"reason": "Another program used the key.", "evidence": EVIDENCE},
+        "Displaced",
+        "Another program used the key.",
+    ),
+}
+
+
+@pytest.fixture
+def reader(http: httpx.AsyncClient) -> Reader:
+    return Visitor(http)
+
+
+@pytest_asyncio.fixture
+async def play(cast: Cast) -> AsyncIterator[Play]:
+    async with settings_chain() as node:
+        yield await make_play(cast, node)
+
+
+async def put(transaction_id: UUID, status: Status, columns: dict[str, Any]) -> None:
+    values = {"status": status.value, **columns}
+    await run_sql(
+        f"""UPDATE transaction t SET {", ".join(f"{name} = w.{name}" for name in values)}
+            FROM jsonb_populate_record(NULL::transaction, {{}}::jsonb) w WHERE t.id = {{}}""",
+        json.dumps(values),
+        transaction_id,
+    )
+
+
+async def test_every_state_is_shown_in_words_on_every_page(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    action_id = await play.sent_mint()
+    view = await play.view(action_id)
+    assert {status for status, *_ in CASES.values()} == set(Status)
+    blank = dict.fromkeys(("outcome", "reason", "closing_reason", "revert_reason", "evidence", *INCLUDED))
+    for name, (status, columns, word, sentence) in CASES.items():
+        await put(view.id, status, {**blank, "nonce": view.nonce, **columns})
+        for path in (f"transactions/{view.id}", "transactions", f"actions/{action_id}"):
+            page = await reader.get(f"{HOME}/{path}")
+            assert page.status_code == 200, (name, path)
+            shown = text_of(page)
+            assert word in shown, (name, path)
+            assert sentence in shown or (path == "transactions" and name == "final"), (name, path)
+
+
+async def test_the_proof_of_a_displacement_is_shown(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    view = await play.view(await play.sent_mint())
+    await put(view.id, Status.DISPLACED, {"reason": "Another program used the key.", "evidence": EVIDENCE})
+    shown = text_of(await reader.get(f"{HOME}/transactions/{view.id}"))
+    assert "1,234" in shown
+    assert "2, none with a receipt of ours" in shown
+    assert "9, so 1 is used" in shown
+
+
+async def test_an_attempt_that_does_nothing_is_told_from_the_call(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    view = await play.view(await play.sent_mint())
+    path = f"{HOME}/transactions/{view.id}"
+    assert "What was approved" in text_of(await reader.get(path))
+    await run_sql("UPDATE attempt SET kind = 'noop' WHERE transaction = {}", view.id)
+    assert "Nothing: it uses up the nonce" in text_of(await reader.get(path))
+
+
+async def test_states_are_filters_with_counts_and_those_without_any_are_left_out(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    play.node.rpc("evm_setAutomine", False)
+    await play.approved_mints(18)
+    await run_lanes()
+    shown = text_of(await reader.get(f"{HOME}/transactions"))
+    assert "Sent 16" in shown
+    assert "Queued 2" in shown
+    assert "Displaced" not in shown
+    rows = await run_sql("SELECT id FROM transaction WHERE status = 'queued'")
+    await run_sql("UPDATE transaction SET reason = 'No funds.' WHERE id = {}", rows[0]["id"])
+    assert "Held up 1" in text_of(await reader.get(f"{HOME}/transactions"))
+    held = await reader.get(f"{HOME}/transactions?status=held")
+    assert held.text.count("data-row") == 1
+    asked_for = text_of(await reader.get(f"{HOME}/transactions?status=displaced"))
+    assert "Displaced 0" in asked_for
+    assert "None in this state" in asked_for
+    await put(rows[1]["id"], Status.FINALIZED, {"outcome": "reverted"})
+    assert (await reader.get(f"{HOME}/transactions?status=reverted")).text.count("data-row") == 1
+
+
+async def test_the_timeline_tells_of_an_undone_block_and_of_a_foreign_transaction(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    view = await play.view(await play.sent_mint())
+    await play.watch_until_mined()
+    play.node.rpc("anvil_reorg", 1, [])
+    play.node.rpc("anvil_impersonateAccount", play.stage.signer_address)
+    play.node.rpc("eth_sendTransaction", {"from": play.stage.signer_address, "to": "0x" + "ab" * 20, "value": "0x1"})
+    play.node.mine()
+    for _ in range(3):
+        await watch_chains()
+    play.node.rpc("anvil_mine", hex(80), hex(12))
+    await watch_chains()
+    shown = text_of(await reader.get(f"{HOME}/transactions/{view.id}"))
+    told = [
+        "Included in block",
+        "The chain undid block",
+        "shows no receipt of ours so far",
+        "Another program used the key: its transaction is final at nonce 1",
+    ]
+    places = [shown.index(sentence) for sentence in told]
+    assert places == sorted(places)
