@@ -43,6 +43,8 @@ TAGS = {
     "Members": "People who work in the organisation.",
     "End users": "People whom the organisation acts for.",
     "API keys": "Programs that act for the organisation.",
+    "Webhooks": "Where events are sent, and what became of each delivery.",
+    "Events": "What happened, for programs that ask instead of being told.",
     "Audit": "Who did what, in a chain of hashes.",
 }
 

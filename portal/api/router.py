@@ -11,6 +11,7 @@ from portal.api.accounts import accounts_router
 from portal.api.actions import actions_router
 from portal.api.audit import audit_router
 from portal.api.chain import chain_router
+from portal.api.events import events_router
 from portal.api.exports import exports_router
 from portal.api.idempotency import IdempotencyMiddleware, find_answer
 from portal.api.intake import intake_router
@@ -30,6 +31,7 @@ from portal.api.source_health import source_health_router
 from portal.api.sources import sources_router
 from portal.api.transaction_controls import transaction_controls_router
 from portal.api.transactions import transactions_router
+from portal.api.webhooks import webhooks_router
 from portal.errors import InputInvalid
 
 __all__ = ["api_router", "openapi_config"]
@@ -61,6 +63,8 @@ resources = Router(
         pauses_router,
         chain_router,
         accounts_router,
+        webhooks_router,
+        events_router,
         audit_router,
         organization_router,
     ],

@@ -25,6 +25,10 @@ from portal.accounts.tables import Person
 from portal.actions.queries import list_actions
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
+from portal.notify.jobs import publish_events
+from portal.notify.queries import list_deliveries
+from portal.notify.schemas import WebhookInput
+from portal.notify.service import create_webhook, send_test
 from portal.rules.replays import start_replay
 from portal.rules.service import assess
 from portal.signals.batches.exports import start_export
@@ -49,6 +53,8 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "POST /api/v1/sources/{source_id}/secrets": {"overlap_seconds": 0},
     "PUT /api/v1/sources/{source_id}/schema": {"type": "object"},
     "POST /api/v1/sources/{source_id}/acceptances": {"cause": "signature_invalid"},
+    "PUT /api/v1/webhooks/{webhook_id}": {"name": "Taken over", "url": "https://example.org/", "types": ["*"]},
+    "PUT /api/v1/webhooks/{webhook_id}/status": {"status": "disabled"},
     "PUT /api/v1/policies/{policy_id}": {"name": "Nobody", "approvals_required": 0},
     "POST /api/v1/actions/{action_id}/approvals": {"digest": "0" * 64, "code": "123456"},
     "POST /api/v1/actions/{action_id}/rejections": {"reason": "Because I can."},
@@ -118,7 +124,13 @@ def routes(app: Litestar) -> list[Route]:
         for method in handler.http_methods - {"OPTIONS", "HEAD"}
     }
     assert len(found) > 100
-    return sorted(found, key=lambda route: (route.method in UNSAFE, route.method, route.path))
+    return sorted(found, key=_turn)
+
+
+def _turn(route: Route) -> tuple[int, int, str]:
+    """Reading first. What is deleted is gone for the requests after it: so last, and a part before the whole."""
+    place = ("GET", *UNSAFE).index(route.method)
+    return place, -len(route.names) if route.method == "DELETE" else 0, route.path
 
 
 def guarded(routes: list[Route]) -> list[Route]:
@@ -191,6 +203,7 @@ async def foreign(cast: Cast) -> dict[str, str]:
         "api_key_id": key,
         "invitation_id": invitation.id,
         **await work_of(cast.dave, stage.sender.source_id),
+        **await subscription_of(cast.dave),
     }
     return {"type": "order", **{name: str(id) for name, id in ids.items()}}
 
@@ -211,6 +224,20 @@ async def work_of(player: Player, source_id: UUID) -> dict[str, UUID]:
         "replay_id": (await start_replay(player.actor, everything)).id,
         "recheck_id": (await start_recheck(player.actor, everything)).id,
         "rejected_id": rejected,
+    }
+
+
+async def subscription_of(player: Player) -> dict[str, UUID]:
+    """A webhook with something to deliver."""
+    view, _ = await create_webhook(player.actor, WebhookInput(name="ERP", url="https://example.org/", types=["*"]))
+    await send_test(player.actor, view.id)
+    await publish_events()
+    delivery = (await list_deliveries(player.actor.organization_id, view.id)).items[0]
+    return {
+        "webhook_id": view.id,
+        "webhook_secret_id": view.secrets[0].id,
+        "delivery_id": delivery.id,
+        "event_id": delivery.event_id,
     }
 
 
@@ -245,8 +272,10 @@ async def _rows_of(player: Player) -> list[Any]:
                   (SELECT string_agg(a::text, '') FROM action a WHERE organization = {0}) AS actions,
                   (SELECT count(*) FROM decision WHERE organization = {0}) AS decisions,
                   (SELECT count(*) FROM invitation WHERE organization = {0}) AS invitations,
-                  (SELECT count(*) FROM source_secret) AS secrets""".replace("{0}", "{}"),
-        *[organization_id] * 6,
+                  (SELECT string_agg(w::text, '') FROM webhook w WHERE organization = {0}) AS webhooks,
+                  (SELECT count(*) FROM source_secret) AS secrets,
+                  (SELECT count(*) FROM webhook_secret) AS webhook_secrets""".replace("{0}", "{}"),
+        *[organization_id] * 7,
     )
 
 
