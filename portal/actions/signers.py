@@ -35,7 +35,7 @@ async def create_signer(
     actor: Actor,
     name: str,
     *,
-    kind: SignerKind = SignerKind.LOCAL,
+    kind: str = SignerKind.LOCAL,
     kms_key: str | None = None,
     service_url: str | None = None,
     public_key: str | None = None,
@@ -48,6 +48,7 @@ async def create_signer(
     """
     actor.require(Permission.SIGNERS_WRITE)
     name = checked_text(name, "/name")
+    kind = SignerKind(kind)
     reference = _checked_reference(kind, kms_key, service_url, public_key)
     async with transaction():
         signer_id = await insert_signer(actor.organization_id, name, kind=kind, key_reference=reference)

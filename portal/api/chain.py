@@ -1,4 +1,4 @@
-"""Chains, contracts and signers: where actions run, what they may call, and who sends them."""
+"""Chains and contracts: where actions run, and what they may call."""
 
 from typing import Annotated
 from uuid import UUID
@@ -12,19 +12,14 @@ from portal.actions import service
 from portal.actions.schemas import ContractInput, DeploymentInput
 from portal.api.actions import ActionDetail
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
-from portal.api.operations import EXAMPLE_ID, Acting, created, example, post, problems
+from portal.api.operations import ETAG, EXAMPLE_ID, Acting, created, example, post, problems
+from portal.api.versions import with_etag
 from portal.chain import queries
-from portal.chain.schemas import ChainView, ContractView, SignerView
+from portal.chain.schemas import ChainView, ContractView
 from portal.db.paging import Page
 
 READ_CONTRACTS = {"permission": Permission.CONTRACTS_READ}
 WRITE_CONTRACTS = {"permission": Permission.CONTRACTS_WRITE}
-READ_SIGNERS = {"permission": Permission.SIGNERS_READ}
-WRITE_SIGNERS = {"permission": Permission.SIGNERS_WRITE}
-
-
-class SignerInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
 
 
 DeploymentInputBody = Annotated[
@@ -40,7 +35,6 @@ DeploymentInputBody = Annotated[
         }
     ),
 ]
-SignerInputBody = Annotated[SignerInput, example({"name": "Treasury"})]
 
 
 @get(
@@ -66,10 +60,12 @@ async def list_contracts(actor: Acting, cursor: Cursor = None, limit: Limit = DE
     description="With the functions that change state, and which of them actions may call.",
     opt=READ_CONTRACTS,
     tags=["Contracts"],
+    response_headers=ETAG,
     responses=problems(404),
 )
-async def get_contract(actor: Acting, contract_id: FromPath[UUID]) -> ContractView:
-    return await queries.get_contract(actor.organization_id, contract_id)
+async def get_contract(actor: Acting, contract_id: FromPath[UUID]) -> Response[ContractView]:
+    view = await queries.get_contract(actor.organization_id, contract_id)
+    return with_etag(view, view)
 
 
 @post(
@@ -101,29 +97,6 @@ async def deploy_contract(actor: Acting, data: DeploymentInputBody) -> Response[
     return created(ActionDetail(**msgspec.structs.asdict(view), transaction=None), f"actions/{view.id}")
 
 
-@get("/signers", summary="List signers", opt=READ_SIGNERS, tags=["Signers"], responses=problems())
-async def list_signers(actor: Acting, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[SignerView]:
-    return await queries.list_signers(actor.organization_id, cursor=cursor, limit=limit)
-
-
-@get("/signers/{signer_id:uuid}", summary="Get a signer", opt=READ_SIGNERS, tags=["Signers"], responses=problems(404))
-async def get_signer(actor: Acting, signer_id: FromPath[UUID]) -> SignerView:
-    return await queries.get_signer(actor.organization_id, signer_id)
-
-
-@post(
-    "/signers",
-    summary="Create a signer",
-    description="It is `pending`, without an address, until the worker has made its key, usually within a second.",
-    opt=WRITE_SIGNERS,
-    tags=["Signers"],
-    responses=problems(422),
-)
-async def create_signer(actor: Acting, data: SignerInputBody) -> Response[SignerView]:
-    view = await service.create_signer(actor, data.name)
-    return created(view, f"signers/{view.id}")
-
-
 chain_router = Router(
     "/",
     route_handlers=[
@@ -132,8 +105,5 @@ chain_router = Router(
         get_contract,
         register_contract,
         deploy_contract,
-        list_signers,
-        get_signer,
-        create_signer,
     ],
 )

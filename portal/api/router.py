@@ -27,6 +27,7 @@ from portal.api.rules import rules_router
 from portal.api.sessions import sessions_router
 from portal.api.signal_schemas import signal_schemas_router
 from portal.api.signals import signals_router
+from portal.api.signers import signers_router
 from portal.api.source_health import source_health_router
 from portal.api.sources import sources_router
 from portal.api.transaction_controls import transaction_controls_router
@@ -62,6 +63,7 @@ resources = Router(
         lanes_router,
         pauses_router,
         chain_router,
+        signers_router,
         accounts_router,
         webhooks_router,
         events_router,
