@@ -1,5 +1,6 @@
 """Reads of chains, contracts and signers. What belongs to another organisation is `NotFound`."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
@@ -7,12 +8,15 @@ import msgspec
 
 from portal.chain.abi import Abi, functions
 from portal.chain.fees import FeeSettings
-from portal.chain.schemas import ChainView, ContractView, SignerGroupView, SignerView
+from portal.chain.rpc import NodeUnavailable, get_node
+from portal.chain.schemas import ChainState, ChainView, ContractView, SignerGroupView, SignerView
 from portal.chain.tables import Chain, Contract, FeeStyle, SignerPurpose
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
 
+ANSWER_SECONDS = 2
+"""For a page that asks nodes: it says so rather than let its reader wait."""
 CONTRACTS = """
     SELECT contract.*, chain.name AS chain_name, chain.explorer_url AS chain_explorer_url,
            signer.address AS signer_address
@@ -50,6 +54,27 @@ async def get_chain(chain_id: int) -> ChainView:
 async def list_chains() -> list[ChainView]:
     """All chains of this installation, by name."""
     return [_chain_view(row) for row in await Chain.select().order_by(Chain.name)]
+
+
+async def list_chain_states() -> list[ChainState]:
+    """All chains of this installation, by name, with what their nodes say now. Waits for them a few seconds at most."""
+    return await asyncio.gather(*(_state_of(chain) for chain in await list_chains()))
+
+
+async def _state_of(chain: ChainView) -> ChainState:
+    try:
+        node = get_node(chain.id)
+    except NodeUnavailable as error:
+        return ChainState(chain, [], None, None, error.detail)
+    endpoints = await node.survey()
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            fees = await node.fees(await get_fee_settings(chain.id))
+    except NodeUnavailable as error:
+        return ChainState(chain, endpoints, None, None, error.detail)
+    except TimeoutError:
+        return ChainState(chain, endpoints, None, None, f"No node answers within {ANSWER_SECONDS} seconds.")
+    return ChainState(chain, endpoints, fees.max_priority_fee_wei, fees.max_fee_wei, None)
 
 
 async def get_fee_settings(chain_id: int) -> FeeSettings:
@@ -145,7 +170,10 @@ async def list_signer_groups(
 
 
 def _chain_view(row: dict[str, Any]) -> ChainView:
-    return ChainView(**{name: row[name] for name in ChainView.__struct_fields__})
+    values = {name: row[name] for name in ChainView.__struct_fields__}
+    for amount in ("least_tip_wei", "most_fee_wei"):
+        values[amount] = None if values[amount] is None else str(int(values[amount]))
+    return ChainView(**values)
 
 
 def _contract_view(row: dict[str, Any]) -> ContractView:

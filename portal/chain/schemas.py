@@ -1,6 +1,7 @@
 """What this room shows of chains, contracts and signers. Times are UTC; addresses are EIP-55."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -13,6 +14,8 @@ class Parameter(msgspec.Struct, frozen=True):
     type: str
     max_bytes: int | None = None
     """Of a text in UTF-8, where the contract has a limit that we know."""
+    example: Any = None
+    """A value of the type as JSON writes it, with the names of a tuple's parts."""
 
 
 class FunctionView(msgspec.Struct, frozen=True):
@@ -37,6 +40,23 @@ class ChainView(msgspec.Struct, frozen=True):
     head_number: int | None
     head_at: datetime | None
     paused_at: datetime | None
+    final_depth: int | None
+    """Blocks after which a block is final; null where the chain says so itself (`finalized`)."""
+    fee_style: str
+    """`eip1559` or `legacy`, one gas price."""
+    fee_percentile: int
+    """Of the tips paid in recent blocks, what a new transaction offers."""
+    base_fee_percent: int
+    """Of the next base fee (of a legacy gas price), what a new transaction allows for."""
+    least_tip_wei: str
+    most_fee_wei: str | None
+    """Never is more offered per unit of gas."""
+    stuck_blocks: int
+    """Blocks after which what is not mined is offered for more."""
+    in_flight_limit: int
+    """Unmined transactions of one signer at a time."""
+    updated_at: datetime | None
+    """When whoever runs the installation last set these by hand; null while the chain's preset holds."""
 
 
 class EndpointView(msgspec.Struct, frozen=True):
@@ -50,6 +70,20 @@ class EndpointView(msgspec.Struct, frozen=True):
     head_number: int | None
     behind: int
     """Blocks behind the best endpoint."""
+
+
+class ChainState(msgspec.Struct, frozen=True):
+    """A chain with what its endpoints say just now."""
+
+    chain: ChainView
+    endpoints: list[EndpointView]
+    """In the order of the settings; empty where this process has none."""
+    tip_wei: int | None
+    """What a transaction would offer now, per unit of gas; None where no node tells in time."""
+    fee_wei: int | None
+    """And the most that it would pay, the tip included."""
+    trouble: str | None
+    """Why the fees cannot be known now."""
 
 
 class ContractView(msgspec.Struct, frozen=True):

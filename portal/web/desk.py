@@ -46,6 +46,7 @@ PLACES: tuple[tuple[Place, ...], ...] = (
         Place("policies", "Policies", "shield-check", Permission.POLICIES_READ),
         Place("contracts", "Contracts", "file-text", Permission.CONTRACTS_READ),
         Place("signers", "Signers", "key", Permission.SIGNERS_READ),
+        Place("chains", "Chains", "link", Permission.CHAINS_READ),
     ),
     (
         Place("people", "People", "users", Permission.MEMBERS_READ),

@@ -56,6 +56,10 @@ STATES: dict[str, State] = {
     # Health
     "ok": State("Well", "circle-check", "good"),
     "quiet": State("Quiet", "volume-3", "warn"),
+    "lags": State("Behind", "clock", "warn"),
+    "disagrees": State("Disagrees", "alert-octagon", "bad"),
+    "closed": State("Left alone", "ban", "bad"),
+    "unknown": State("Not asked yet", "minus", "calm"),
     "degraded": State("Degraded", "alert-triangle", "warn"),
     "down": State("Down", "alert-octagon", "bad"),
 }
