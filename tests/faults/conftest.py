@@ -11,7 +11,7 @@ from tests.actions import CHAIN
 from tests.anvil import Anvil, running_anvil
 from tests.faults.node_pool import GethPool
 from tests.faults.node_proxy import NodeProxy
-from tests.faults.world import World
+from tests.faults.world import RETIRED, World
 from tests.people import Cast
 from tests.transactions import make_play
 
@@ -48,6 +48,8 @@ async def world(cast: Cast, proxy: NodeProxy, monkeypatch: pytest.MonkeyPatch) -
     world.follow_chain(monkeypatch)
     proxy.sent.clear()
     yield world
+    while RETIRED:
+        await RETIRED.pop().close()
     await world.must_hold()
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from portal.chain import endpoint
-from portal.chain.rpc import get_node
 from portal.transactions.schemas import TransactionView
 from tests.faults.node_proxy import COUNT, LOST, SEND, Alter, Break, Fault, Late, NodeProxy, Say, Twice, refuse
 from tests.faults.node_words import Meaning, dialects
@@ -303,7 +302,6 @@ async def test_tx_43_a_node_that_hangs_is_given_up_in_time(world: World, monkeyp
         assert (await world.view(action_id)).attempts[0].first_sent_at
         world.later(31)
         await world.finish_ok(action_id)
-        await get_node(31337).close()
     only_one_payload_each(world, 1)
 
 
@@ -330,7 +328,6 @@ async def test_tx_44_a_node_of_another_chain_gets_nothing_and_is_asked_nothing_e
         assert set(other_proxy.asked) <= {"eth_chainId"}
         world.later(31)
         await world.finish_ok(first)
-        await get_node(31337).close()
 
 
 async def test_tx_45_a_node_that_names_another_hash_is_not_believed(world: World) -> None:

@@ -1,5 +1,6 @@
 """The stage for faults of transactions: the engine before the fault proxy before anvil, and what must always hold."""
 
+import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from portal import clock
 from portal.audit.service import verify
 from portal.chain import endpoint
-from portal.chain.rpc import get_node
+from portal.chain.rpc import Node, get_node
 from portal.db.engine import run_sql
 from portal.settings import get_settings
 from portal.transactions.jobs import run_lanes, watch_chains
@@ -85,6 +86,13 @@ class World:
 
     def no_automine(self) -> None:
         self.node.rpc("evm_setAutomine", False)
+
+    async def until_asked(self, method: str, times: int, seconds: float = 5) -> None:
+        """Wait until the proxy has been asked `method` so often, while something else works."""
+        deadline = time.monotonic() + seconds
+        while self.proxy.asked[method] < times:
+            assert time.monotonic() < deadline, f"nobody asks {method}"
+            await asyncio.sleep(0.01)
 
     async def work(self, passes: int = 1) -> None:
         """What a worker does in a second: queue, sign and send; follow the chain."""
@@ -193,6 +201,10 @@ class World:
             assert not beyond, f"the nonces {beyond} would be given out again"
 
 
+RETIRED: list[Node] = []
+"""Made by `nodes_at`; the fixture `world` closes their connections."""
+
+
 @contextmanager
 def nodes_at(*urls: str) -> Iterator[None]:
     """The settings of this process name these nodes of the chain, in this order."""
@@ -203,6 +215,7 @@ def nodes_at(*urls: str) -> Iterator[None]:
         try:
             yield
         finally:
+            RETIRED.append(get_node(CHAIN))
             patch.undo()
             get_settings.cache_clear()
             get_node.cache_clear()
