@@ -14,10 +14,14 @@ from eth_typing import ABIElement
 from eth_utils.abi import abi_to_signature, collapse_if_tuple, function_signature_to_4byte_selector
 
 from portal.chain.schemas import FunctionView, Parameter
-from portal.chain.values import HEX, component_names, convert, escape, printable, to_json
+from portal.chain.values import HEX, component_names, convert, escape, example_of, printable, to_json
 from portal.errors import FieldError, InputInvalid
 
 Abi = list[dict[str, Any]]
+RECEIVE = "receive()"
+"""The ABI's name for a plain transfer of native currency: a call without data."""
+PLAIN_ADDRESS: Abi = [{"type": "receive", "stateMutability": "payable"}]
+"""The ABI of an address that can be sent native currency, and nothing else."""
 MAX_CALLDATA_BYTES = 100_000  # nodes refuse a transaction above 128 KiB
 MAX_REASON = 4096
 ERROR_STRING = bytes.fromhex("08c379a0")
@@ -56,6 +60,8 @@ def parse_abi(value: Any) -> Abi:
         kind = element["type"]
         if kind in ("function", "error") and not isinstance(element.get("name"), str):
             raise InputInvalid.at(path, f"This {kind} has no name.")
+        if kind == "receive" and element.get("inputs"):
+            raise InputInvalid.at(path, "What receives a plain transfer has no inputs.")
         if kind in ("function", "constructor", "error"):
             check_components(element.get("inputs", [] if kind == "constructor" else None), f"{path}/inputs")
     return value
@@ -91,7 +97,9 @@ def functions(abi: Abi, allowed: list[str]) -> list[FunctionView]:
     """The functions that change state: first those that may be called, as in `allowed`, then as in the ABI."""
     views = []
     for element in abi:
-        if element["type"] == "function" and element.get("stateMutability") not in ("view", "pure"):
+        if element["type"] == "receive":
+            views.append(FunctionView(RECEIVE, "receive", RECEIVE, [], True, RECEIVE in allowed))
+        elif element["type"] == "function" and element.get("stateMutability") not in ("view", "pure"):
             name, inputs = signature(element), inputs_of(element)
             label = f"{element['name']}({', '.join(f'{each.name}: {each.type}' for each in inputs)})"
             payable = element.get("stateMutability") == "payable"
@@ -109,14 +117,14 @@ def inputs_of(element: dict[str, Any]) -> list[Parameter]:
     """The inputs of an ABI element, each with a name."""
     components = element.get("inputs", [])
     return [
-        Parameter(name, collapse_if_tuple(component), component.get("maxLength"))
+        Parameter(name, collapse_if_tuple(component), component.get("maxLength"), example_of(component))
         for name, component in zip(component_names(components), components, strict=True)
     ]
 
 
 def _find(abi: Abi, function: str) -> dict[str, Any]:
     for element in abi:
-        if element["type"] in ("function", "constructor") and signature(element) == function:
+        if element["type"] in ("function", "constructor", "receive") and signature(element) == function:
             return element
     if function == "constructor()":
         return {"type": "constructor", "inputs": []}
@@ -141,7 +149,8 @@ class ContractFunction(msgspec.Struct, frozen=True):
 def get_function(abi: Abi, function: str) -> ContractFunction:
     """The function with this canonical signature. Raises `InputInvalid` at `/function` where there is none."""
     element = _find(abi, function)
-    return ContractFunction(function, function_signature_to_4byte_selector(function), element, inputs_of(element))
+    selector = b"" if element["type"] == "receive" else function_signature_to_4byte_selector(function)
+    return ContractFunction(function, selector, element, inputs_of(element))
 
 
 def encode_call(abi: Abi, function: str, values: dict[str, Any]) -> EncodedCall:
@@ -193,6 +202,8 @@ def _encode_arguments(
 def decode_call(abi: Abi, calldata: bytes) -> EncodedCall:
     """The call that `calldata` is. Raises `InputInvalid` unless encoding it again gives the same bytes."""
     for element in abi:
+        if element["type"] == "receive" and not calldata:
+            return EncodedCall(RECEIVE, b"", [])
         if element["type"] == "function":
             function = signature(element)
             if function_signature_to_4byte_selector(function) == calldata[:4]:

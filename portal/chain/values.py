@@ -144,6 +144,20 @@ ELEMENTARY: dict[str, Callable[[str, Any, str, str], tuple[Any, Any]]] = {
 }
 
 
+def example_of(component: dict[str, Any]) -> Any:
+    """A value for the ABI input `component` in canonical JSON, which shows what to write: short, but complete."""
+    kind = component["type"]
+    if kind.endswith("]"):
+        base, _, size = kind.rpartition("[")
+        return [example_of({**component, "type": base})] * int(size.rstrip("]") or 1)
+    if kind == "tuple":
+        parts = component["components"]
+        return dict(zip(component_names(parts), map(example_of, parts), strict=True))
+    if kind.startswith("bytes"):
+        return "0x" + "00" * int(kind.removeprefix("bytes") or 2)
+    return {"address": "0x52908400098527886E0F7030069857D2E4169EE7", "bool": True, "string": "text"}.get(kind, "1000")
+
+
 def to_json(component: dict[str, Any], value: Any) -> Any:
     """The canonical JSON form of what eth-abi decoded for `component`."""
     kind = component["type"]

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from uuid import UUID
 
 import httpx
 import pytest
@@ -12,11 +13,11 @@ from portal.actions.queries import get_action
 from portal.actions.schemas import ActionInput, BatchedCall
 from portal.actions.service import propose
 from portal.db.engine import run_sql
-from tests.actions import ADA, CHAIN, Stage, make_signer, make_stage, register_points, settings_chain
+from tests.actions import ADA, CHAIN, MINT, Stage, make_signer, make_stage, register_points, settings_chain
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
-from tests.till import NOTE, PAY, make_till
+from tests.till import NOTE, PAY, SHARE, make_till
 
 
 @pytest.fixture
@@ -28,6 +29,12 @@ def reader(http: httpx.AsyncClient) -> Reader:
 async def stage(cast: Cast) -> AsyncIterator[Stage]:
     async with settings_chain() as node:
         yield await make_stage(cast, node)
+
+
+def made_id(answer: httpx.Response) -> UUID:
+    """Of the action whose page a form leads to."""
+    assert answer.status_code == 303, text_of(answer)
+    return UUID(answer.headers["location"].rpartition("/")[2].partition("?")[0])
 
 
 # What a simulation shows
@@ -96,3 +103,92 @@ async def test_a_batch_is_shown_call_by_call(reader: Reader, stage: Stage) -> No
     assert "1. pay of Till to 0x5290…9EE7 Ada Park amount 5" in card
     assert "2. note of Till" in card
     assert "Paid <b>" not in shown.text
+
+
+# Proposing by hand
+
+
+async def test_an_amount_is_typed_in_the_tokens_units_and_proposed_in_the_smallest(
+    reader: Reader, stage: Stage
+) -> None:
+    await reader.sign_in(stage.cast.oscar)
+    form = await reader.get(f"{HOME}/actions/new?contract_id={stage.contract_id}&function={MINT}")
+    assert f'<option value="{ADA}">Ada Park</option>' in form.text, "known addresses are offered by name"
+    assert '<option value="18" selected>PTS</option>' in form.text
+    given = {"contract_id": str(stage.contract_id), "policy_id": str(stage.policy_id), "calls/0/function": MINT}
+    typed = {"calls/0/arguments/to": ADA, "calls/0/arguments/amount": "1.5", "calls/0/unit/amount": "18"}
+
+    for name, value, said in (
+        ("calls/0/arguments/amount", "1,5", "amount: Give an amount in digits, with a point"),
+        ("calls/0/arguments/amount", "", "amount: this is missing. uint256"),
+        ("calls/0/arguments/to", "Ada", "to must be an address: 0x and 40 hex digits."),
+        ("policy_id", "", "Choose the policy"),
+    ):
+        wrong = await reader.post(f"{HOME}/actions/new", **{**given, **typed, name: value})
+        assert wrong.status_code == 400, name
+        assert f'id="error-{name}"' in wrong.text
+        assert said in text_of(wrong)
+
+    made = await reader.post(f"{HOME}/actions/new", **given, **typed, end_user_id=str(stage.ada_id))
+    action = await get_action(stage.cast.organization_id, made_id(made))
+    assert action.summary == "Mint 1.5 PTS to Ada Park"
+    assert action.arguments[1]["value"] == "1500000000000000000"
+    assert (action.proposed_by_member_id, action.end_user_id) == (stage.cast.oscar.actor.id, stage.ada_id)
+    raw = await reader.post(f"{HOME}/actions/new", **given, **{**typed, "calls/0/unit/amount": "0"})
+    assert 'id="error-calls/0/arguments/amount"' in raw.text, "1.5 of the smallest units is no number of them"
+    assert 'value="1.5"' in raw.text, "what was typed stays"
+
+
+async def test_lists_and_structs_are_json_with_an_example_and_money_has_units(reader: Reader, stage: Stage) -> None:
+    till, _ = await make_till(stage, allowed=[SHARE, "deposit()"])
+    await reader.sign_in(stage.cast.oscar)
+    given = {"contract_id": str(till), "policy_id": str(stage.policy_id), "calls/0/function": SHARE}
+    form = await reader.get(f"{HOME}/actions/new?contract_id={till}&function={SHARE}")
+    assert f'(address,uint256)[], as JSON: [{{"to": "{ADA}", "amount": "1000"}}]' in text_of(form)
+    token = {"calls/0/arguments/token": ADA}
+    for typed, said in (
+        ("[1, 2", "shares: this is not JSON. (address,uint256)[], as JSON"),
+        (f'[{{"to": "{ADA}"}}]', "shares[0] must be an object with exactly: to, amount."),
+        (f'[{{"to": "{ADA}", "amount": 1.5}}]', "shares[0].amount (uint256) must be a whole number"),
+    ):
+        wrong = await reader.post(f"{HOME}/actions/new", **given, **token, **{"calls/0/arguments/shares": typed})
+        assert wrong.status_code == 400, typed
+        assert said in text_of(wrong)
+        assert 'id="error-calls/0/arguments/shares"' in wrong.text
+    large = f'[{{"to": "{ADA}", "amount": 123456789012345678901234567890}}]'
+    made = await reader.post(f"{HOME}/actions/new", **given, **token, **{"calls/0/arguments/shares": large})
+    action = await get_action(stage.cast.organization_id, made_id(made))
+    assert action.arguments[1]["value"] == [{"to": ADA, "amount": "123456789012345678901234567890"}]
+
+    deposit = {**given, "calls/0/function": "deposit()", "value": "2.5", "value_unit": "9"}
+    made = await reader.post(f"{HOME}/actions/new", **deposit)
+    assert (await get_action(stage.cast.organization_id, made_id(made))).value_wei == "2500000000"
+    wrong = await reader.post(f"{HOME}/actions/new", **{**deposit, "value_unit": "0"})
+    assert "Value: Give a whole number." in text_of(wrong)
+
+
+async def test_calls_are_added_to_one_transaction_and_taken_out_again(reader: Reader, stage: Stage) -> None:
+    till, _ = await make_till(stage, allowed=[PAY, NOTE], wei=10**18)
+    await reader.sign_in(stage.cast.oscar)
+    new, key = f"{HOME}/actions/new", "0x" + "07" * 32
+    given = {"contract_id": str(till), "policy_id": str(stage.policy_id), "calls/0/function": NOTE}
+    first = {**given, "calls/0/arguments/key": key, "calls/0/arguments/content": "Kept while others are added"}
+
+    two = await reader.post(f"{new}/draft", **first, change="add")
+    assert "Call 2" in text_of(two)
+    assert "Kept while others are added" in two.text
+    assert 'name="calls/1/function"' in two.text
+    one = await reader.post(f"{new}/draft", **first, **{"calls/1/function": PAY}, change="remove 1")
+    assert 'name="calls/1/function"' not in one.text
+
+    second = {"calls/3/function": PAY, "calls/3/arguments/to": "nobody", "calls/3/arguments/amount": "5"}
+    wrong = await reader.post(new, **first, **second)
+    assert 'id="error-calls/3/arguments/to"' in wrong.text, "said at the call that it is about"
+    made = await reader.post(new, **first, **{**second, "calls/3/arguments/to": ADA})
+    action = await get_action(stage.cast.organization_id, made_id(made))
+    assert [call.function for call in action.calls] == [NOTE, PAY]
+
+    alone = text_of(await reader.get(f"{new}?contract_id={stage.contract_id}"))
+    assert "This contract cannot carry out several calls in one transaction" in alone
+    await reader.sign_in(stage.cast.carol)
+    assert (await reader.get(new)).status_code == 403
