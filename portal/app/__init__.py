@@ -25,6 +25,7 @@ from portal.app.authentication import (
 from portal.app.deliveries import Portal
 from portal.app.edge import EdgeMiddleware, add_headers
 from portal.app.errors import answer_exception
+from portal.chain.rpc import close_nodes
 from portal.db import notices
 from portal.db.engine import open_pool
 from portal.errors import NotFound
@@ -64,6 +65,7 @@ async def open_parts(_app: Litestar) -> AsyncIterator[None]:
             log.warning("queue.unreachable", error=type(error).__name__)
         async with open_doorbell(queue), notices.open_listener():
             yield
+        await close_nodes()
         await flush.settle()
         await notices.settle()
         await queue.disconnect()

@@ -245,9 +245,12 @@ class Endpoint:
         return self._session
 
     async def close(self) -> None:
+        """Close its connections and forget how it was; it can be asked again."""
         if self._session and self._loop is asyncio.get_running_loop():
             await self._session.close()
-        self._session = None
+        self._session, self._verified = None, False
+        self._failures, self.failure = 0, None
+        self.lagging, self.disagrees, self.behind, self.head_number = False, False, 0, None
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -89,6 +89,11 @@ class Pool:
         others = [each for each in self.endpoints if each not in besides and not each.rests]
         await asyncio.gather(*(each.ask_each(asked) for each in others), return_exceptions=True)
 
+    async def close(self) -> None:
+        self.surveyed_at = -math.inf
+        for endpoint in self.endpoints:
+            await endpoint.close()
+
     def unavailable(self) -> NodeUnavailable:
         """Why nobody answers: what the preferred endpoint said last."""
         said = [str(each.failure) for each in self.endpoints if each.failure] or ["does not answer"]

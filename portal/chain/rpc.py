@@ -291,8 +291,8 @@ class Node:
         return answers
 
     async def close(self) -> None:
-        for endpoint in self._pool.endpoints:
-            await endpoint.close()
+        """Close all connections and forget how the endpoints were; they can be asked again."""
+        await self._pool.close()
 
     async def _read(self, method: str, parameters: list[Any], parse: Callable[[Any], T]) -> T:
         return await self._pool.read([(method, parameters)], lambda results: parse(results[0]))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import msgspec
 from prometheus_client import Counter, Gauge
 
-from portal.chain.endpoint import Endpoint, EndpointFailed
+from portal.chain.endpoint import Endpoint, EndpointFailed, Trouble
 from portal.chain.pool import Pool
 from portal.chain.results import NONSENSE, Block, parse_block
 from portal.chain.schemas import EndpointView
@@ -50,7 +50,7 @@ async def survey(pool: Pool) -> list[EndpointView]:
 
 
 async def _look(endpoint: Endpoint) -> Seen | None:
-    if endpoint.rests or endpoint.is_closed:
+    if endpoint.is_closed or (endpoint.rests and endpoint.failure and endpoint.failure.trouble is Trouble.SLOW):
         return None
     try:
         async with asyncio.timeout(ANSWER_SECONDS):

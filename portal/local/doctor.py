@@ -36,6 +36,7 @@ def check_settings(settings: Settings) -> Check:
 
 
 async def _check_parts() -> list[Check]:
+    from portal.chain.rpc import close_nodes
     from portal.db.engine import open_pool
     from portal.jobs.queue import make_queue, open_doorbell
 
@@ -44,5 +45,6 @@ async def _check_parts() -> list[Check]:
         await queue.connect()
         async with open_doorbell(queue):
             checks = await check_installation()
+        await close_nodes()
         await queue.disconnect()
     return checks

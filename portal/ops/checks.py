@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from portal import clock
+from portal.chain.schemas import EndpointView
 from portal.db.engine import run_sql
 from portal.db.migrations import list_waiting
 from portal.jobs.queue import queue_state
@@ -25,6 +26,8 @@ CHECK_SECONDS = 3.0
 KEPT_SECONDS = 2.0
 HEAD_OVERDUE_SECONDS = 120
 """No chain that we know makes its blocks further apart."""
+UNMINED_OVERDUE_SECONDS = 600
+"""Fees were raised several times by then."""
 FAILED_PULLS = 3
 """In a row: from there on it is no blip any more."""
 
@@ -77,7 +80,7 @@ async def check_installation() -> list[Check]:
 
 
 async def check_organization(organization_id: UUID) -> list[Check]:
-    """What is one organisation's own: its sources and the balances of its signers."""
+    """What is one organisation's own: its sources, its transactions and the balances of its signers."""
 
     async def sources() -> list[Check]:
         return [_source_check(source) for source in await readings.read_sources(organization_id)]
@@ -85,7 +88,11 @@ async def check_organization(organization_id: UUID) -> list[Check]:
     async def signers() -> list[Check]:
         return [_signer_check(reading) for reading in await readings.read_balances(organization_id)]
 
-    return await _gather({"sources": sources, "signers": signers}, organization_id)
+    async def transactions() -> list[Check]:
+        return [_transactions_check(await readings.read_transactions(organization_id))]
+
+    looks: dict[str, Look] = {"sources": sources, "signers": signers, "transactions": transactions}
+    return await _gather(looks, organization_id)
 
 
 def worst(checks: list[Check]) -> State:
@@ -123,7 +130,8 @@ async def check_queue() -> list[Check]:
 
 async def check_chains() -> list[Check]:
     chains = await readings.read_chains()
-    checks = [_chain_check(chain) for chain in chains]
+    endpoints = await asyncio.gather(*(readings.read_endpoints(chain["id"]) for chain in chains))
+    checks = [_chain_check(chain, views) for chain, views in zip(chains, endpoints, strict=True)]
     known = {chain["id"] for chain in chains}
     for chain_id in get_settings().rpc_urls.keys() - known:
         message = "Has a node in the settings, but no worker has registered it yet."
@@ -149,14 +157,17 @@ async def check_sealing() -> list[Check]:
     return [Check(name="sealing of keys", state=state, message=message, values={"keys_by_sealing_key": sealed})]
 
 
-def _chain_check(chain: dict[str, Any]) -> Check:
+def _chain_check(chain: dict[str, Any], endpoints: Sequence[EndpointView]) -> Check:
     age = (clock.now() - chain["head_at"]).total_seconds() if chain["head_at"] else None
     values = {
         "chain_id": chain["id"],
         "name": chain["name"],
         "head_number": chain["head_number"],
+        "final_number": chain["final_number"],
         "head_age_seconds": None if age is None else round(age, 1),
+        "endpoints": [msgspec.structs.asdict(endpoint) for endpoint in endpoints],
     }
+    troubled = [endpoint for endpoint in endpoints if endpoint.state not in ("ok", "unknown")]
     if chain["paused_at"]:
         state, message = State.DEGRADED, "Is paused: nothing is sent."
     elif age is None:
@@ -164,7 +175,9 @@ def _chain_check(chain: dict[str, Any]) -> Check:
     elif age > HEAD_OVERDUE_SECONDS:
         state, message = State.FAILED, f"No new block for {age:.0f} seconds: the node or the worker is down."
     else:
-        state, message = State.OK, f"Block {chain['head_number']}, {age:.0f} seconds ago."
+        state = State.DEGRADED if troubled else State.OK
+        said = [f"{endpoint.name[:1].upper()}{endpoint.name[1:]}: {endpoint.message}" for endpoint in troubled]
+        message = " ".join([f"Block {chain['head_number']}, {age:.0f} seconds ago.", *said])
     return Check(name=f"chain {chain['id']}", state=state, message=message, values=values)
 
 
@@ -183,6 +196,28 @@ def _source_check(source: dict[str, Any]) -> Check:
         state=state,
         message=message,
         values={"source_id": source["id"], "last_signal_at": last, "quiet_since": source["quiet_since"]},
+    )
+
+
+def _transactions_check(reading: dict[str, Any]) -> Check:
+    oldest = reading["oldest_sent_at"]
+    age = round((clock.now() - oldest).total_seconds(), 1) if oldest else None
+    values = {name: reading[name] for name in ("under_way", "held", "suspect", "displaced")}
+    trouble = []
+    if reading["displaced"]:
+        trouble.append(f"Another program used a signer's key: {reading['displaced']} displaced in the last 7 days.")
+    if reading["suspect"]:
+        trouble.append(f"With a used nonce and no receipt yet: {reading['suspect']}.")
+    if reading["held"] > reading["suspect"]:
+        trouble.append(f"Held: {reading['held'] - reading['suspect']}, each with its reason.")
+    if age is not None and age > UNMINED_OVERDUE_SECONDS:
+        trouble.append(f"The oldest one that was sent has waited for a block for {in_words(int(age))}.")
+    message = " ".join(trouble) or f"Under way: {reading['under_way']}."
+    return Check(
+        name="transactions",
+        state=State.DEGRADED if trouble else State.OK,
+        message=message,
+        values={**values, "oldest_unmined_seconds": age},
     )
 
 

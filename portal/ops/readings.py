@@ -9,11 +9,15 @@ import msgspec
 
 from portal import clock
 from portal.chain.rpc import NodeUnavailable, get_node
+from portal.chain.schemas import EndpointView
 from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
 
 RECENT = timedelta(minutes=5)
 """Short, so that a scrape under load counts what fits into a moment."""
+
+DISPLACED_SINCE = timedelta(days=7)
+"""So long a displaced transaction is a matter for whoever looks at the health."""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +34,25 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def read_chains() -> list[dict[str, Any]]:
-    return await run_sql("SELECT id, name, head_number, head_at, paused_at FROM chain ORDER BY id")
+    return await run_sql("SELECT id, name, head_number, head_at, final_number, paused_at FROM chain ORDER BY id")
+
+
+async def read_transactions(organization_id: UUID) -> dict[str, Any]:
+    """How many are under way, held, suspect and lately displaced, and since when the oldest one sent is not mined."""
+    rows = await run_sql(
+        """SELECT count(*) AS under_way, count(t.reason) AS held,
+                  count(*) FILTER (WHERE t.status = 'suspect') AS suspect,
+                  min(t.broadcast_at) FILTER (WHERE t.status IN ('broadcast', 'closing', 'suspect')) AS oldest_sent_at,
+                  (SELECT count(*) FROM transaction d WHERE d.organization = {} AND d.status = 'displaced'
+                   AND d.suspect_since >= {}) AS displaced
+           FROM lane l JOIN transaction t ON t.lane = l.id
+           WHERE l.organization = {}
+             AND t.status NOT IN ('finalized', 'refused', 'rejected', 'expired', 'cancelled', 'displaced')""",
+        organization_id,
+        clock.now() - DISPLACED_SINCE,
+        organization_id,
+    )
+    return rows[0]
 
 
 async def read_sealing_keys() -> dict[str, int]:
@@ -48,6 +70,14 @@ async def read_sealing_keys() -> dict[str, int]:
            FROM known WHERE id IS NOT NULL"""
     )
     return {row["id"]: row["count"] for row in rows}
+
+
+async def read_endpoints(chain_id: int) -> list[EndpointView]:
+    """The nodes of a chain as this process sees them; none where its settings name none."""
+    try:
+        return await get_node(chain_id).survey()
+    except NodeUnavailable:
+        return []
 
 
 async def read_sources(organization_id: UUID) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ import time_machine
 from saq import Queue, Worker
 
 from portal import clock
-from portal.chain.rpc import close_nodes
+from portal.chain import rpc
+from portal.chain.rpc import close_nodes, get_node
 from portal.chain.tables import Chain
 from portal.db.engine import run_sql
 from portal.jobs.queue import make_queue, open_doorbell, ring
@@ -21,10 +22,12 @@ from portal.jobs.registry import saq_functions
 from portal.ops import checks
 from portal.settings import Settings, get_settings
 from portal.signals.health.watching import watch_sources
+from portal.transactions.jobs import watch_chains
 from tests.actions import make_stage, settings_chain
 from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database
 from tests.people import Cast
 from tests.stored import store
+from tests.transactions import make_play
 
 
 @pytest.fixture(autouse=True)
@@ -101,11 +104,32 @@ async def test_a_chain_is_as_well_as_its_head_is_new(
     http: httpx.AsyncClient, cast: Cast, head_seconds_ago: float | None, state: str
 ) -> None:
     await add_chain(head_seconds_ago=head_seconds_ago)
-    answer = await http.get("/health", headers=await key_of(cast.alice))
+    async with settings_chain():
+        answer = await http.get("/health", headers=await key_of(cast.alice))
     chain = named(answer.json())["chain 31337"]
     assert chain["state"] == state
     assert chain["values"]["chain_id"] == 31337
     assert answer.status_code == (503 if state == "failed" else 200)
+
+
+async def test_a_node_that_fails_is_named_without_its_address(
+    http: httpx.AsyncClient, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_chain(head_seconds_ago=3)
+    urls = f"{get_settings().chain_rpc_urls},31337=http://127.0.0.1:1/v3/secret-key"
+    settings = get_settings().model_copy(update={"chain_rpc_urls": urls})
+    monkeypatch.setattr(rpc, "get_settings", lambda: settings)
+    await close_nodes()
+    get_node.cache_clear()
+    async with settings_chain() as node:
+        answer = await http.get("/health", headers=await key_of(cast.alice))
+    get_node.cache_clear()
+    chain = named(answer.json())["chain 31337"]
+    assert (answer.status_code, chain["state"]) == (200, "degraded")
+    assert "Endpoint 2: It cannot be reached." in chain["message"]
+    states = [(each["name"], each["state"]) for each in chain["values"]["endpoints"]]
+    assert states == [(f"127.0.0.1:{node.port}", "ok"), ("endpoint 2", "failed")]
+    assert "secret-key" not in answer.text
 
 
 async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncClient, cast: Cast) -> None:
@@ -131,6 +155,43 @@ async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncC
     await close_nodes()
     others = named((await http.get("/health", headers=await key_of(cast.dave))).json())
     assert not [name for name in others if name.startswith(("source", "signer"))]
+
+
+async def test_transactions_that_do_not_go_on_are_named_and_counted(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    async with settings_chain() as node:
+        play = await make_play(cast, node)
+        views = []
+        for _ in range(2):
+            views.append(await play.view(await play.sent_mint()))
+        checks._kept.clear()
+        well = named((await http.get("/health", headers=key)).json())["transactions"]
+        assert (well["state"], well["message"]) == ("ok", "Under way: 2.")
+        assert well["values"]["oldest_unmined_seconds"] >= 0
+
+        now = clock.now()
+        await run_sql("UPDATE transaction SET broadcast_at = {} WHERE id = {}", now - timedelta(hours=3), views[0].id)
+        await run_sql("UPDATE transaction SET reason = 'No funds.' WHERE id = {}", views[0].id)
+        await run_sql("UPDATE transaction SET status = 'displaced', suspect_since = {} WHERE id = {}", now, views[1].id)
+        checks._kept.clear()
+        troubled = named((await http.get("/health", headers=key)).json())["transactions"]
+        assert troubled["state"] == "degraded"
+        assert troubled["message"] == (
+            "Another program used a signer's key: 1 displaced in the last 7 days. Held: 1, each with its reason. "
+            "The oldest one that was sent has waited for a block for 3 hours."
+        )
+        lines = (await http.get("/metrics")).text.splitlines()
+        assert 'portal_transactions{status="broadcast"} 1.0' in lines
+        assert "portal_transactions_held 1.0" in lines
+        assert 'portal_transactions_ended{status="displaced"} 1.0' in lines
+        oldest = f'portal_lane_oldest_unmined_seconds{{chain="31337",signer="{play.stage.signer_address}"}} '
+        assert [float(line.removeprefix(oldest)) >= 10_800 for line in lines if line.startswith(oldest)] == [True]
+        node.mine(3)
+        await watch_chains()
+        lag = [line for line in (await http.get("/metrics")).text.splitlines() if "final_lag_blocks{" in line]
+        assert len(lag) == 1
+    other = named((await http.get("/health", headers=await key_of(cast.dave))).json())["transactions"]
+    assert (other["state"], other["message"]) == ("ok", "Under way: 0.")
 
 
 async def test_a_source_that_cannot_be_asked_is_not_well(http: httpx.AsyncClient, cast: Cast) -> None:
