@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from portal import clock
+from portal.chain.schemas import EndpointView
 from portal.db.engine import run_sql
 from portal.db.migrations import list_waiting
 from portal.jobs.queue import queue_state
@@ -129,7 +130,8 @@ async def check_queue() -> list[Check]:
 
 async def check_chains() -> list[Check]:
     chains = await readings.read_chains()
-    checks = [_chain_check(chain) for chain in chains]
+    endpoints = await asyncio.gather(*(readings.read_endpoints(chain["id"]) for chain in chains))
+    checks = [_chain_check(chain, views) for chain, views in zip(chains, endpoints, strict=True)]
     known = {chain["id"] for chain in chains}
     for chain_id in get_settings().rpc_urls.keys() - known:
         message = "Has a node in the settings, but no worker has registered it yet."
@@ -155,7 +157,7 @@ async def check_sealing() -> list[Check]:
     return [Check(name="sealing of keys", state=state, message=message, values={"keys_by_sealing_key": sealed})]
 
 
-def _chain_check(chain: dict[str, Any]) -> Check:
+def _chain_check(chain: dict[str, Any], endpoints: Sequence[EndpointView]) -> Check:
     age = (clock.now() - chain["head_at"]).total_seconds() if chain["head_at"] else None
     values = {
         "chain_id": chain["id"],
@@ -163,7 +165,9 @@ def _chain_check(chain: dict[str, Any]) -> Check:
         "head_number": chain["head_number"],
         "final_number": chain["final_number"],
         "head_age_seconds": None if age is None else round(age, 1),
+        "endpoints": [msgspec.structs.asdict(endpoint) for endpoint in endpoints],
     }
+    troubled = [endpoint for endpoint in endpoints if endpoint.state not in ("ok", "unknown")]
     if chain["paused_at"]:
         state, message = State.DEGRADED, "Is paused: nothing is sent."
     elif age is None:
@@ -171,7 +175,9 @@ def _chain_check(chain: dict[str, Any]) -> Check:
     elif age > HEAD_OVERDUE_SECONDS:
         state, message = State.FAILED, f"No new block for {age:.0f} seconds: the node or the worker is down."
     else:
-        state, message = State.OK, f"Block {chain['head_number']}, {age:.0f} seconds ago."
+        state = State.DEGRADED if troubled else State.OK
+        said = [f"{endpoint.name[:1].upper()}{endpoint.name[1:]}: {endpoint.message}" for endpoint in troubled]
+        message = " ".join([f"Block {chain['head_number']}, {age:.0f} seconds ago.", *said])
     return Check(name=f"chain {chain['id']}", state=state, message=message, values=values)
 
 

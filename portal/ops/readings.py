@@ -19,9 +19,6 @@ RECENT = timedelta(minutes=5)
 DISPLACED_SINCE = timedelta(days=7)
 """So long a displaced transaction is a matter for whoever looks at the health."""
 
-DISPLACED_SINCE = timedelta(days=7)
-"""So long a displaced transaction is a matter for whoever looks at the health."""
-
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
     """What one sending signer holds of one chain's native currency; None where it cannot be known now."""
