@@ -7,6 +7,7 @@ does. One that failed rests, twice as long each time, and is asked for its chain
 
 import asyncio
 import itertools
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ class Endpoint:
         """The last one, while it has not answered since."""
         self._url = url
         self._failures = 0
-        self._rests_until = 0.0
+        self._failed_at = self._rests_until = -math.inf
         self._verified = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -125,7 +126,7 @@ class Endpoint:
         return (await self._exchange(asked))[0]
 
     async def _exchange(self, asked: Sequence[Asked]) -> tuple[list[Answer | None], EndpointFailed | None]:
-        started, result = time.perf_counter(), "failed"
+        started, result = time.monotonic(), "failed"
         try:
             if not self._verified:
                 await self._verify()
@@ -133,11 +134,11 @@ class Endpoint:
             failure = _failure_in(answers)
             result = "failed" if failure else "ok"
         except EndpointFailed as failed:
-            self._note(failed)
+            self._note(failed, started)
             raise
         finally:
-            REQUEST_SECONDS.labels(self.chain_id, result).observe(time.perf_counter() - started)
-        self._note(failure)
+            REQUEST_SECONDS.labels(self.chain_id, result).observe(time.monotonic() - started)
+        self._note(failure, started)
         return answers, failure
 
     async def _verify(self) -> None:
@@ -162,15 +163,18 @@ class Endpoint:
         """Close it unless `said` is its chain's id: an address may be pointed elsewhere without a failure."""
         if said != hex(self.chain_id):
             failure = EndpointFailed(Trouble.WRONG_CHAIN, _wrong_chain(said), arrived=False)
-            self._note(failure)
+            self._note(failure, time.monotonic())
             raise failure
 
     def blame(self, error: Exception) -> None:
         """Count an answer against it that nothing sensible could be read from."""
         said = str(error) if isinstance(error, Nonsense) else "answers something that makes no sense"
-        self._note(EndpointFailed(Trouble.BROKEN, said))
+        self._note(EndpointFailed(Trouble.BROKEN, said), time.monotonic())
 
-    def _note(self, failure: EndpointFailed | None) -> None:
+    def _note(self, failure: EndpointFailed | None, asked_at: float) -> None:
+        """Take down how a question ended, unless it was asked before the last failure: many meet the same outage."""
+        if asked_at < self._failed_at:
+            return
         UP.labels(self.chain_id, self.place).set(failure is None)
         if failure is None:
             if self._failures:
@@ -178,9 +182,11 @@ class Endpoint:
             self._failures, self.failure = 0, None
             return
         FAILURES.labels(self.chain_id, self.place, failure.trouble.value).inc()
+        again = self.failure is not None and self.failure.trouble is failure.trouble
+        self._failures = min(self._failures + 1, 16) if again else 1
         self.failure = failure
+        self._failed_at = time.monotonic()
         self._verified = False
-        self._failures = min(self._failures + 1, 16)
         longest = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS[failure.trouble] * 2 ** (self._failures - 1))
         # With jitter, so that the processes of an installation do not come back all at once.
         rest = max(longest * random.uniform(0.5, 1), min(failure.retry_after_seconds, LONGEST_REST_SECONDS))  # noqa: S311
@@ -249,7 +255,7 @@ class Endpoint:
         if self._session and self._loop is asyncio.get_running_loop():
             await self._session.close()
         self._session, self._verified = None, False
-        self._failures, self.failure = 0, None
+        self._failures, self.failure, self._failed_at = 0, None, -math.inf
         self.lagging, self.disagrees, self.behind, self.head_number = False, False, 0, None
 
 

@@ -202,6 +202,17 @@ async def test_an_endpoint_rests_longer_each_time_and_comes_back_verified(monkey
     assert first.asked == ["eth_chainId", "eth_getBalance"]
 
 
+async def test_many_questions_that_meet_one_outage_are_one_failure() -> None:
+    broken = Scripted()
+    broken.body = b"<html>"
+    async with pool_of(broken, Scripted(eth_getBalance="0x5")) as node:
+        with capture_logs() as logs:
+            assert await asyncio.gather(*(node.balance(OTHER) for _ in range(20))) == [5] * 20
+    rests = [each["rests_seconds"] for each in logs if each["event"] == "node.failed"]
+    assert 1 <= len(rests) <= 2
+    assert max(rests) <= 2, "it is not given up for minutes after one blip"
+
+
 async def test_an_endpoint_that_comes_back_as_another_chain_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(endpoint.FIRST_REST_SECONDS, Trouble.BROKEN, 0.05)
     first, second = Scripted(eth_getBalance="0x7"), Scripted(eth_getBalance="0x5")
