@@ -63,6 +63,9 @@ SENTENCES: dict[str, Callable[[Effect], str]] = {
 
 def summarize(effect: Effect) -> str:
     """One sentence without a full stop; a function that nobody described is shown as a call with its values."""
+    sent = f"{units(effect.value_wei, WEI_DECIMALS)} {effect.currency}"
+    if effect.function == "receive()":
+        return f"Send {sent} to {plain(effect.contract_name)}"
     if effect.function.startswith("constructor("):
         sentence = f"Deploy {plain(effect.contract_name)}"
         if effect.symbol:
@@ -73,7 +76,7 @@ def summarize(effect: Effect) -> str:
         values = ", ".join(f"{plain(str(a['name'])) or a['type']}: {_value(effect, a)}" for a in effect.arguments)
         sentence = f"Call {effect.function.partition('(')[0]}({values}) of {plain(effect.contract_name)}"
     if effect.value_wei:
-        sentence += f", sending {units(effect.value_wei, WEI_DECIMALS)} {effect.currency}"
+        sentence += f", sending {sent}"
     return sentence
 
 

@@ -37,6 +37,7 @@ POLICIES: dict[str, JobPolicy] = {
     "reseal_signer_keys": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=60),
     "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
     "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
+    "read_signers": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=50),
     "watch_lanes": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
     "publish_events": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
     "deliver_events": JobPolicy(timeout_seconds=90, retries=1, heartbeat_seconds=80),

@@ -18,6 +18,7 @@ from portal.rules.jobs import assess_signals, run_replays
 from portal.signals.jobs import expire_bodies, prune_batches, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.top_ups import read_signers
 from portal.transactions.watchdog import watch_lanes
 
 log = get_logger(__name__)
@@ -66,6 +67,7 @@ WORK: dict[str, Work] = {
         run_lanes,
         watch_chains,
         watch_lanes,
+        read_signers,
         publish_events,
         deliver_events,
         prune_events,
@@ -91,6 +93,7 @@ CRONS = {
     "check_signers": EVERY_FIVE_SECONDS,
     "reseal_signer_keys": EVERY_MINUTE,
     "expire_actions": EVERY_MINUTE,
+    "read_signers": EVERY_MINUTE,
     "prune_accounts": EVERY_HOUR,
     "expire_bodies": EVERY_HOUR,
     "prune_batches": EVERY_HOUR,

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from portal.chain.abi import (
     MAX_REASON,
+    PLAIN_ADDRESS,
+    RECEIVE,
     decode_call,
     decode_revert,
     encode_call,
@@ -281,6 +283,7 @@ def test_whatever_a_contract_says_is_one_bounded_line(text: str) -> None:
         (function_of("uint256["), "/abi/0/inputs/0"),
         (function_of("fixed128x18"), "/abi/0/inputs/0"),
         (function_of("tuple"), "/abi/0/inputs/0/components"),
+        ([{"type": "receive", "inputs": [{"name": "to", "type": "address"}]}], "/abi/0"),
         ([{"type": "function", "name": "f", "inputs": [{"name": 5, "type": "bool"}]}], "/abi/0/inputs/0"),
     ],
 )
@@ -288,6 +291,18 @@ def test_what_is_not_an_abi(value: Any, path: str) -> None:
     with pytest.raises(InputInvalid) as caught:
         parse_abi(value)
     assert caught.value.fields[0].path == path
+
+
+def test_a_plain_transfer_is_a_call_without_data() -> None:
+    [received] = functions(PLAIN_ADDRESS, [RECEIVE])
+    assert (received.signature, received.inputs, received.payable, received.allowed) == (RECEIVE, [], True, True)
+    call = encode_call(PLAIN_ADDRESS, RECEIVE, {})
+    assert (call.calldata, call.arguments) == (b"", [])
+    assert decode_call(PLAIN_ADDRESS, b"") == call
+    with pytest.raises(InputInvalid):
+        encode_call(MINT, RECEIVE, {})
+    with pytest.raises(InputInvalid):
+        decode_call(MINT, b"")
 
 
 def test_abis_that_are_fine() -> None:

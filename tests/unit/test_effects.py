@@ -74,6 +74,7 @@ def test_an_unknown_function_is_shown_with_its_values() -> None:
 
 def test_money_that_goes_along_is_said() -> None:
     assert mint("0", value_wei=10**17, currency="POL").endswith(", sending 0.1 POL")
+    assert call("receive()", value_wei=5 * 10**17) == "Send 0.5 ETH to Acme Points"
 
 
 def test_a_name_cannot_turn_the_sentence_around() -> None:

@@ -1,0 +1,37 @@
+"""What chains say of many addresses at once."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from portal.chain.results import NONSENSE, parse_number
+from portal.chain.rpc import NodeUnavailable, get_node
+
+AT_ONCE = 50
+"""Two questions each; hosted nodes commonly refuse more than 100."""
+
+
+class Account(msgspec.Struct, frozen=True):
+    """An address by the newest block."""
+
+    balance_wei: int
+    transaction_count: int
+    """The next nonce."""
+
+
+async def read_accounts(chain_id: int, addresses: Sequence[str]) -> list[Account]:
+    """The accounts at these addresses, in order. Raises `NodeUnavailable`."""
+    accounts = []
+    for start in range(0, len(addresses), AT_ONCE):
+        asked = [
+            (method, [address, "latest"])
+            for address in addresses[start : start + AT_ONCE]
+            for method in ("eth_getBalance", "eth_getTransactionCount")
+        ]
+        answers = await get_node(chain_id).ask(asked)
+        try:
+            numbers = [parse_number(answer["result"]) for answer in answers]
+        except NONSENSE:
+            raise NodeUnavailable(f"The node of chain {chain_id} does not say what its accounts hold.") from None
+        accounts += [Account(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
+    return accounts
