@@ -14,7 +14,7 @@ from eth_typing import ABIElement
 from eth_utils.abi import abi_to_signature, collapse_if_tuple, function_signature_to_4byte_selector
 
 from portal.chain.schemas import FunctionView, Parameter
-from portal.chain.values import HEX, component_names, convert, escape, printable, to_json
+from portal.chain.values import HEX, component_names, convert, escape, example_of, printable, to_json
 from portal.errors import FieldError, InputInvalid
 
 Abi = list[dict[str, Any]]
@@ -117,7 +117,7 @@ def inputs_of(element: dict[str, Any]) -> list[Parameter]:
     """The inputs of an ABI element, each with a name."""
     components = element.get("inputs", [])
     return [
-        Parameter(name, collapse_if_tuple(component), component.get("maxLength"))
+        Parameter(name, collapse_if_tuple(component), component.get("maxLength"), example_of(component))
         for name, component in zip(component_names(components), components, strict=True)
     ]
 
