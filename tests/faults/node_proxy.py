@@ -63,6 +63,11 @@ class Twice:
 
 
 @dataclass(frozen=True)
+class Pretend:
+    """The node says that it has taken the signed bytes, and forgets them."""
+
+
+@dataclass(frozen=True)
 class Late:
     """The call reaches the node after this time."""
 
@@ -83,7 +88,7 @@ class Break:
         return self.after or self.how == "wrong_id"
 
 
-Fault = Say | Alter | Twice | Late | Break
+Fault = Say | Alter | Twice | Pretend | Late | Break
 LOST = Break("reset", after=True)
 """The node has it, and nobody hears of it."""
 
@@ -222,6 +227,8 @@ class NodeProxy:
         noted = self._note(call)
         if isinstance(fault, Say) and not fault.after:
             return _worded(call, fault)
+        if isinstance(fault, Pretend) and noted:
+            return {"jsonrpc": "2.0", "id": call["id"], "result": noted.transaction.hash}
         if isinstance(fault, Late):
             await asyncio.sleep(fault.seconds)
         answer = await self._reach(call)
