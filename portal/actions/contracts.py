@@ -1,4 +1,4 @@
-"""What can be called: registering contracts, and deploying ours by an action."""
+"""What can be called: registering contracts that exist on a chain."""
 
 import re
 from uuid import UUID
@@ -7,14 +7,12 @@ import msgspec
 
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
-from portal.actions import queries
 from portal.actions.checks import checked, checked_text
-from portal.actions.proposals import PreparedCall, check_signer, get_target, get_terms, propose_prepared
-from portal.actions.schemas import ActionView, ContractInput, DeploymentInput, ProposedCall
+from portal.actions.proposals import check_signer
+from portal.actions.schemas import ContractInput
 from portal.audit import service as audit
 from portal.chain import queries as chain_queries
-from portal.chain.abi import Abi, encode_constructor, functions, parse_abi
-from portal.chain.compiler import compile_template, get_template
+from portal.chain.abi import Abi, functions, parse_abi
 from portal.chain.rpc import get_node
 from portal.chain.schemas import ContractView
 from portal.chain.service import NewContract, insert_contract
@@ -22,7 +20,6 @@ from portal.chain.tables import SignerPurpose
 from portal.chain.values import convert
 from portal.db.engine import transaction
 from portal.errors import FieldError, InputInvalid, NotFound
-from portal.jobs.queue import ring
 
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -36,9 +33,8 @@ async def register_contract(actor: Actor, given: ContractInput) -> ContractView:
     actor.require(Permission.CONTRACTS_WRITE)
     given = checked(given)
     abi, address = parse_abi(given.abi), _checked_address(given.address)
-    if ESCAPED_NUL.search(msgspec.json.encode(abi)):
-        raise InputInvalid.at("/abi", "The ABI holds the character U+0000, which cannot be stored.")
-    _check_allowed(abi, given.allowed_functions)
+    check_storable(abi, "/abi")
+    check_allowed(abi, given.allowed_functions)
     new = NewContract(
         organization_id=actor.organization_id,
         chain_id=given.chain_id,
@@ -51,7 +47,7 @@ async def register_contract(actor: Actor, given: ContractInput) -> ContractView:
         decimals=given.decimals,
     )
     chain = await chain_queries.get_chain(given.chain_id)
-    await _check_sends(actor, given.signer_id)
+    await check_sends(actor, given.signer_id)
     if not await get_node(chain.id).has_code(address):
         raise InputInvalid.at("/address", f"There is no contract at {address} on {chain.name}.")
     async with transaction():
@@ -61,61 +57,22 @@ async def register_contract(actor: Actor, given: ContractInput) -> ContractView:
     return await chain_queries.get_contract(actor.organization_id, contract_id)
 
 
-async def propose_deployment(actor: Actor, given: DeploymentInput) -> ActionView:
-    """Propose to deploy a contract of one of our templates; its row is `deploying` until the action is carried out.
-
-    Raises `InputInvalid`, `NotFound` (template, chain, signer, policy) and `SignerNotReady`.
-    """
-    actor.require(Permission.CONTRACTS_WRITE)
-    actor.require(Permission.ACTIONS_PROPOSE)
-    template = get_template(given.template)
-    name = checked_text(given.name, "/name")
-    chain = await chain_queries.get_chain(given.chain_id)
-    await _check_sends(actor, given.signer_id)
-    compiled = await compile_template(template.name)
-    encoded = encode_constructor(compiled.abi, compiled.bytecode, given.arguments)
-    symbol = next((argument["value"] for argument in encoded.arguments if argument["name"] == "symbol"), None)
-    new = NewContract(
-        organization_id=actor.organization_id,
-        chain_id=chain.id,
-        name=name,
-        abi=compiled.abi,
-        allowed_functions=template.allowed_functions,
-        signer_id=given.signer_id,
-        template=template.name,
-        symbol=symbol,
-        decimals=template.decimals,
-    )
-    async with transaction():
-        contract_id = await insert_contract(new)
-        detail = {"name": name, "template": template.name}
-        await audit.append(actor, "contract.registered", "contract", contract_id, detail)
-        call = ProposedCall(
-            contract_id=contract_id, function=encoded.function, arguments=given.arguments, policy_id=given.policy_id
-        )
-        action_id = await propose_prepared(
-            PreparedCall(
-                actor=actor,
-                call=call,
-                target=await get_target(actor.organization_id, contract_id),
-                terms=await get_terms(actor.organization_id, given.policy_id),
-                encoded=encoded,
-                to=None,
-            )
-        )
-    assert action_id, "only a rule's proposal can exist already"
-    ring("simulate_actions")
-    return await queries.get_action(actor.organization_id, action_id)
+def check_storable(abi: Abi, path: str) -> None:
+    """Raise `InputInvalid` at `path` for an ABI that the database cannot hold."""
+    if ESCAPED_NUL.search(msgspec.json.encode(abi)):
+        raise InputInvalid.at(path, "The ABI holds the character U+0000, which cannot be stored.")
 
 
-async def _check_sends(actor: Actor, signer_id: UUID) -> None:
+async def check_sends(actor: Actor, signer_id: UUID) -> None:
+    """Raise `NotFound` for a signer that sends nothing, `SignerNotReady` for one that cannot sign."""
     signer = await chain_queries.get_signer(actor.organization_id, signer_id)
     if signer.purpose != SignerPurpose.SENDS:
         raise NotFound("There is no such signer.")  # a key that holds what an end user owns sends nothing
     check_signer(signer.name, signer.status)
 
 
-def _check_allowed(abi: Abi, allowed: list[str]) -> None:
+def check_allowed(abi: Abi, allowed: list[str]) -> None:
+    """Raise `InputInvalid` for a function that is not in the ABI, or that changes nothing."""
     known = [function.signature for function in functions(abi, [])]
     for place, function in enumerate(allowed):
         if function not in known:

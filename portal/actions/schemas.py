@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from portal.actions.tables import ActionStatus, Verdict
+from portal.chain.schemas import FunctionView, Parameter
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
 Reason = Annotated[str, msgspec.Meta(min_length=3, max_length=500)]
@@ -64,16 +65,32 @@ class RejectionInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class DeploymentInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A contract of one of our templates, to be deployed by an action."""
+    """A contract to be deployed by an action: of one of our templates, or compiled by yourself."""
 
     name: Name
-    template: str
-    """`points`, `certificates` or `records`."""
+    template: str | None = None
+    """`points`, `certificates` or `records`; either it or `artifact` is given."""
+    artifact: dict[str, Any] | None = None
+    """The JSON that Foundry, Hardhat, solc or Vyper wrote for one contract: its `abi` and `bytecode` are read."""
     chain_id: int
     signer_id: UUID
     policy_id: UUID
     arguments: dict[str, Any]
     """Of the constructor, by name."""
+    allowed_functions: Annotated[list[str], msgspec.Meta(max_length=100)] = []
+    """Of an artifact: canonical signatures; nothing else of it can be called."""
+    symbol: Annotated[str, msgspec.Meta(min_length=1, max_length=20)] | None = None
+    """Of an artifact's amounts, with their `decimals`."""
+    decimals: Annotated[int, msgspec.Meta(ge=0, le=77)] | None = None
+
+
+class ArtifactView(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked before a compiled contract is deployed."""
+
+    inputs: list[Parameter]
+    """Of its constructor."""
+    functions: list[FunctionView]
+    """Those that change state."""
 
 
 class ContractInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """The verbs of this room: what rules, pages, the API and the transactions room call."""
 
-from portal.actions.contracts import propose_deployment, register_contract
+from portal.actions.contracts import register_contract
 from portal.actions.decisions import approve, cancel, expire_due, reject
+from portal.actions.deployments import inspect_artifact, propose_deployment
 from portal.actions.gate import verify_for_signing
 from portal.actions.policies import change_policy, create_policy
 from portal.actions.proposals import prepare_many, propose, propose_in_transaction, store_many
@@ -30,6 +31,7 @@ __all__ = [
     "disable_signer",
     "enable_signer",
     "expire_due",
+    "inspect_artifact",
     "prepare_many",
     "propose",
     "propose_deployment",

@@ -85,8 +85,9 @@ async def register_contract(actor: Acting, data: JSONBody[ContractInput]) -> Res
     "/deployments",
     summary="Deploy a contract",
     description=(
-        "Proposes to deploy one of our templates: `points` (ERC-20), `certificates` (ERC-721) or `records`. The answer "
-        "is the action; its contract is active once the action was approved and its transaction confirmed."
+        "Proposes to deploy one of our templates, `points` (ERC-20), `certificates` (ERC-721) or `records`, or an "
+        "`artifact` that you compiled. The answer is the action; its contract is active once the action was approved "
+        "and its transaction confirmed."
     ),
     opt=WRITE_CONTRACTS,
     tags=["Contracts"],

@@ -1,5 +1,6 @@
 """What an approver sees of an action, and proposing one by hand: pages as people use them, without JavaScript."""
 
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
@@ -17,7 +18,7 @@ from tests.actions import ADA, CHAIN, MINT, Stage, make_signer, make_stage, regi
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
-from tests.till import NOTE, PAY, SHARE, make_till
+from tests.till import NOTE, PAY, SHARE, compiled, make_till
 
 
 @pytest.fixture
@@ -192,3 +193,47 @@ async def test_calls_are_added_to_one_transaction_and_taken_out_again(reader: Re
     assert "This contract cannot carry out several calls in one transaction" in alone
     await reader.sign_in(stage.cast.carol)
     assert (await reader.get(new)).status_code == 403
+
+
+# Deploying a contract of one's own
+
+
+async def test_an_artifact_is_pasted_read_and_deployed(reader: Reader, stage: Stage) -> None:
+    await reader.sign_in(stage.cast.alice)
+    abi, bytecode = await compiled()
+    page = f"{HOME}/contracts/deploy-own"
+    assert "Read it" in text_of(await reader.get(page))
+    pasted = {"artifact": json.dumps({"abi": abi, "bytecode": {"object": "0x" + bytecode.hex()}})}
+    broken = await reader.post(f"{page}/draft", artifact="contract Till {")
+    assert broken.status_code == 400
+    assert 'id="error-artifact"' in broken.text
+    found = await reader.post(f"{page}/draft", **pasted)
+    assert 'name="constructor/arguments/owner"' in found.text
+    assert f'value="{NOTE}"' in found.text
+
+    form = {
+        **pasted,
+        "name": "Till",
+        "constructor/arguments/owner": stage.signer_address,
+        "allowed_functions": NOTE,
+        "chain_id": str(CHAIN),
+        "signer_id": str(stage.signer_id),
+        "policy_id": str(stage.policy_id),
+    }
+    for field, value in {
+        "constructor/arguments/owner": "me",
+        "allowed_functions": "",
+        "name": "",
+        "decimals": "two",
+        "signer_id": "",
+        "policy_id": "",
+    }.items():
+        wrong = await reader.post(page, **{**form, field: value})
+        assert wrong.status_code == 400, field
+        assert f'id="error-{field}"' in wrong.text
+        assert f'id="field-{field}"' in wrong.text
+    made = await reader.post(page, **form)
+    card = text_of(await reader.get(f"{HOME}/actions/{made_id(made)}"))
+    assert "Deploy Till" in card
+    await reader.sign_in(stage.cast.bob)
+    assert (await reader.get(page)).status_code == 403
