@@ -27,13 +27,15 @@ PLACES = {
     "pause": "pauses",
     "policy": "policies/{}",
     "contract": "contracts/{}",
-    "signer": "signers",
+    "signer": "signers/{}",
+    "signer_group": "signers/groups/{}",
     "end_user": "end-users/{}",
     "member": "people",
     "api_key": "api-keys",
+    "webhook": "webhooks/{}",
 }
 """Where the subject of an entry is shown, by its kind."""
-WORDS = {"end_user": "End user", "api_key": "API key"}
+WORDS = {"signer_group": "Group of signers", "end_user": "End user", "api_key": "API key"}
 MOST_CHECKED = 50_000
 """Entries that a page recomputes while somebody waits; a longer chain is for the command."""
 
