@@ -23,6 +23,7 @@ STANDINGS = {
     "finalized": State("Yours for good", "rosette-discount-check", "good"),
     "reverted": State("Did not work", "alert-triangle", "bad"),
     "refused": State("Did not work", "alert-triangle", "bad"),
+    "refused_by_node": State("Did not work", "alert-triangle", "bad"),
     "displaced": State("Did not work", "alert-triangle", "bad"),
     "cancelled": State("Called off", "ban", "calm"),
     "expired": State("Not done in time", "clock-off", "calm"),
@@ -32,6 +33,7 @@ NOT_DONE = {
     "cancelled": ("It was called off", "Nothing was done.", "ban", "calm"),
     "expired": ("It was not done in time", "Nothing was done. It can be proposed anew.", "clock-off", "calm"),
     "refused": ("It was stopped", "A check before it was carried out stopped it. Nothing was done.", "shield-x", "bad"),
+    "refused_by_node": ("It did not work", "Nothing was done. It can be proposed anew.", "alert-triangle", "bad"),
     "displaced": ("It did not work", "Nothing was done. It can be proposed anew.", "alert-triangle", "bad"),
 }
 """Title, text, icon and tone of the last step of what was approved and not carried out."""

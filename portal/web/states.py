@@ -35,13 +35,14 @@ STATES: dict[str, State] = {
     "signed": State("Signed", "signature", "move"),
     "broadcast": State("Sent", "send", "move"),
     "closing": State("Being called off", "ban", "warn"),
-    "suspect": State("Nonce used, no receipt", "alert-triangle", "warn"),
+    "suspect": State("Nonce used", "alert-triangle", "warn"),
     "displaced": State("Displaced", "alert-octagon", "bad"),
     "mined": State("Included", "box", "move"),
     "confirmed": State("Confirmed", "circle-check", "good"),
     "finalized": State("Final", "rosette-discount-check", "good"),
     "reverted": State("Reverted", "arrow-back-up", "bad"),
     "refused": State("Refused at signing", "shield-x", "bad"),
+    "refused_by_node": State("Refused by the node", "x", "bad"),
     # Sources, rules, contracts, signers, people
     "active": State("Active", "circle-check", "good"),
     "paused": State("Paused", "player-pause", "warn"),
@@ -53,6 +54,9 @@ STATES: dict[str, State] = {
     "failed": State("Failed", "alert-triangle", "bad"),
     "revoked": State("Revoked", "ban", "calm"),
     "invited": State("Invited", "mail", "wait"),
+    # Deliveries to webhooks
+    "delivered": State("Delivered", "check", "good"),
+    "failing": State("Failing", "alert-triangle", "warn"),
     # Health
     "ok": State("Well", "circle-check", "good"),
     "quiet": State("Quiet", "volume-3", "warn"),
@@ -86,4 +90,4 @@ def action_state(
             return closing_reason or outcome
         if outcome == "reverted":
             return outcome
-    return "refused" if transaction_status == "rejected" else transaction_status
+    return "refused_by_node" if transaction_status == "rejected" else transaction_status

@@ -25,6 +25,7 @@ ENDS = {
     "expired": "Expired",
     "cancelled": "Cancelled",
     "refused": "Refused",
+    "refused_by_node": "Refused",
     "reverted": "Reverted",
     "displaced": "Displaced",
 }
@@ -134,7 +135,7 @@ def stages(action: ActionView, transaction: TransactionView | None) -> list[Stag
     if state in ENDS:
         if transaction is None:
             return []
-        reached = 3 if transaction.attempts and state != "refused" else 2
+        reached = 3 if transaction.broadcast_at else 2
         return [*(Stage(word, "done") for _, word, _ in STAGES[:reached]), Stage(ENDS[state], "failed")]
     before = {
         **dict.fromkeys(("queued", "nonced", "signed"), "approved"),

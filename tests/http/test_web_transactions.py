@@ -33,7 +33,7 @@ CASES: dict[str, tuple[Status, dict[str, Any], str, str]] = {
     "signed": (Status.SIGNED, {}, "Signed", "it is sent next"),
     "broadcast": (Status.BROADCAST, {}, "Sent", "waits for a block"),
     "closing": (Status.CLOSING, {"closing_reason": "expired"}, "Being called off", "Its time ran out"),
-    "suspect": (Status.SUSPECT, {"reason": "No receipt of ours."}, "Nonce used, no receipt", "No receipt of ours."),
+    "suspect": (Status.SUSPECT, {"reason": "No receipt of ours."}, "Nonce used", "No receipt of ours."),
     "mined": (Status.MINED, {"outcome": "ok", **INCLUDED}, "Included", "In block 3"),
     "confirmed": (Status.CONFIRMED, {"outcome": "ok", **INCLUDED}, "Confirmed", "can no longer undo its block"),
     "final": (Status.FINALIZED, {"outcome": "ok", **INCLUDED}, "Final", "Done."),
@@ -62,7 +62,7 @@ CASES: dict[str, tuple[Status, dict[str, Any], str, str]] = {
         "Its time ran out",
     ),
     "refused": (Status.REFUSED, {"nonce": None, "reason": "Bob has left."}, "Refused at signing", "Bob has left."),
-    "rejected": (Status.REJECTED, {"nonce": None, "reason": "Too big."}, "Refused at signing", "Too big."),
+    "rejected": (Status.REJECTED, {"nonce": None, "reason": "Too big."}, "Refused by the node", "Too big."),
     "expired": (Status.EXPIRED, {"nonce": None, "reason": "Its time ran out."}, "Expired", "Its time ran out."),
     "cancelled": (Status.CANCELLED, {"nonce": None, "reason": "By alice."}, "Cancelled", "By alice."),
     "displaced": (
@@ -125,9 +125,9 @@ async def test_an_attempt_that_does_nothing_is_told_from_the_call(reader: Reader
     await reader.sign_in(play.stage.cast.carol)
     view = await play.view(await play.sent_mint())
     path = f"{HOME}/transactions/{view.id}"
-    assert "What was approved" in text_of(await reader.get(path))
+    assert "Does what was approved" in text_of(await reader.get(path))
     await run_sql("UPDATE attempt SET kind = 'noop' WHERE transaction = {}", view.id)
-    assert "Nothing: it uses up the nonce" in text_of(await reader.get(path))
+    assert "Does nothing but use up the nonce" in text_of(await reader.get(path))
 
 
 async def test_states_are_filters_with_counts_and_those_without_any_are_left_out(reader: Reader, play: Play) -> None:

@@ -40,7 +40,11 @@ async def show_transactions(
         (None, "All", sum(counts.values())),
         (HELD, "Held up", held_up),
     ]
-    choices += [(each.value, STATES[each].word, number) for each, number in counts.items() if number or each is wanted]
+    choices += [
+        (each.value, STATES[action_state("approved", each, None)].word, number)
+        for each, number in counts.items()
+        if number or each is wanted
+    ]
     choices.append((REVERTED, STATES[REVERTED].word, None))
     return desk_page(
         request,
