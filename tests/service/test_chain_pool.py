@@ -46,7 +46,7 @@ def block(number: int, *, hash: str = "0xaa", timestamp: int = 1000) -> dict[str
 class Blocks(Scripted):
     """A scripted node that has the blocks up to its head, one every twelve seconds."""
 
-    head, final, fork = 100, 60, "aa"
+    head, final, fork, block_seconds = 100, 60, "aa", 12
 
     def __call__(self, batch: list[dict[str, Any]]) -> Any:
         self.asked += [request["method"] for request in batch]
@@ -57,7 +57,7 @@ class Blocks(Scripted):
             if request["method"] == "eth_getBlockByNumber":
                 named = {"latest": self.head, "finalized": self.final}.get(request["params"][0])
                 number = int(request["params"][0], 16) if named is None else named
-                answer["result"] = block(number, hash=f"0x{self.fork}{number:x}", timestamp=12 * number)
+                answer["result"] = block(number, hash=f"0x{self.fork}{number:x}", timestamp=self.block_seconds * number)
         return answers
 
 
@@ -238,6 +238,10 @@ async def test_an_endpoint_that_comes_back_as_another_chain_is_closed(monkeypatc
 # Sends.
 
 
+def nonce_of(chain: Anvil) -> int:
+    return int(chain.rpc("eth_getTransactionCount", SENDER, "pending"), 16)
+
+
 async def test_a_batch_is_answered_one_by_one_and_in_order(chain: Anvil) -> None:
     node = Node(chain.chain_id, [chain.url])
     nonce = await node.transaction_count(SENDER)
@@ -280,10 +284,12 @@ async def test_what_one_endpoint_cannot_take_goes_to_the_next(chain: Anvil) -> N
         full.by_method["eth_sendRawTransaction"] = refusal(message)
         async with answering(full) as url:
             node = Node(chain.chain_id, [url, chain.url])
-            answer = await node.send(signed(await node.transaction_count(SENDER, pending=True)))
+            answer = await node.send(signed(nonce_of(chain)))
             await node.close()
         chain.mine()
         assert answer.kind is SendKind.ACCEPTED
+        assert full.asked.count("eth_sendRawTransaction") == 1
+        full.asked.clear()
 
 
 async def test_nobody_has_what_could_not_even_be_sent(chain: Anvil) -> None:
@@ -297,11 +303,11 @@ async def test_what_one_endpoint_keeps_to_itself_is_given_to_the_others(chain: A
     hoarder = Scripted(eth_chainId=hex(chain.chain_id), eth_sendRawTransaction=refusal("already known"))
     async with answering(hoarder) as url:
         node = Node(chain.chain_id, [url, chain.url])
-        nonce = int(chain.rpc("eth_getTransactionCount", SENDER, "latest"), 16)
+        nonce = nonce_of(chain)
         assert (await node.send(signed(nonce))).kind is SendKind.KNOWN
         await node.close()
     chain.mine()
-    assert int(chain.rpc("eth_getTransactionCount", SENDER, "latest"), 16) == nonce + 1
+    assert nonce_of(chain) == nonce + 1
 
 
 # Endpoints compared.
@@ -325,10 +331,12 @@ async def test_an_endpoint_that_lags_is_asked_last_and_said() -> None:
 
 
 async def test_a_few_blocks_or_seconds_behind_are_no_lag() -> None:
-    behind = Blocks()
-    behind.head = 95
-    async with pool_of(behind, Blocks()) as node:
-        assert [each.state for each in await node.survey()] == ["ok", "ok"]
+    behind, best = Blocks(), Blocks()
+    for blocks, block_seconds in ((5, 12), (10, 1)):
+        behind.head = 100 - blocks
+        behind.block_seconds = best.block_seconds = block_seconds
+        async with pool_of(behind, best) as node:
+            assert [each.state for each in await node.survey()] == ["ok", "ok"]
 
 
 async def test_other_final_blocks_are_reported_and_the_minority_is_asked_last() -> None:
