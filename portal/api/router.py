@@ -24,6 +24,7 @@ from portal.api.pulls import pulls_router
 from portal.api.replays import replays_router
 from portal.api.requests import ApiRequest
 from portal.api.rules import rules_router
+from portal.api.runway import runway_router
 from portal.api.sessions import sessions_router
 from portal.api.signal_schemas import signal_schemas_router
 from portal.api.signals import signals_router
@@ -61,6 +62,7 @@ resources = Router(
         transactions_router,
         transaction_controls_router,
         lanes_router,
+        runway_router,
         pauses_router,
         chain_router,
         signers_router,

@@ -8,7 +8,8 @@ import pytest
 import pytest_asyncio
 
 from portal.db.engine import run_sql
-from tests.actions import settings_chain
+from portal.transactions.top_ups import read_signers
+from tests.actions import make_signer, settings_chain
 from tests.anvil import Anvil
 from tests.http.api import key_of, paths, problem, session_of
 from tests.people import Cast
@@ -99,3 +100,32 @@ async def test_lanes_and_their_nonces_are_read_page_by_page(http: httpx.AsyncCli
     assert len(older["items"][0]["attempts"]) == 1
     await run_sql("UPDATE lane SET stuck_since = now()")
     assert (await get(http, f"lanes/{lane['id']}", key))["stuck_since"]
+
+
+async def test_a_signers_top_up_is_set_by_whoever_has_seen_it(http: httpx.AsyncClient, play: Play) -> None:
+    stage, key = play.stage, await key_of(play.stage.cast.alice)
+    treasury_id, _ = await make_signer(stage.cast, "Second")
+    path = f"/api/v1/signers/{stage.signer_id}/top-up"
+    seen = await http.get(path, headers=key)
+    assert (seen.json()["low_balance_wei"], seen.json()["top_up_wei"]) == (None, None)
+    given = {
+        "low_balance_wei": str(10**24),
+        "top_up_wei": "5",
+        "treasury_id": str(treasury_id),
+        "policy_id": str(stage.policy_id),
+    }
+    problem(await http.put(path, json=given, headers=key), 428, "version_missing")
+    match = {**key, "If-Match": seen.headers["etag"]}
+    said = problem(await http.put(path, json={**given, "policy_id": None}, headers=match), 400, "input_invalid")
+    assert paths(said) == ["/policy_id"]
+    done = await http.put(path, json=given, headers=match)
+    assert (done.status_code, done.json()["treasury_name"], done.json()["policy_name"]) == (200, "Second", "Two people")
+    problem(await http.put(path, json=given, headers=match), 412, "precondition_failed")
+
+    await read_signers()
+    [runway, treasury] = (await get(http, "runways", key))["items"]
+    assert (runway["signer_name"], runway["days_left"], runway["low_balance_wei"]) == ("Treasury", None, str(10**24))
+    assert runway["low_since"]
+    assert treasury["signer_name"] == "Second", "what it sends from is told, too"
+    [action] = (await get(http, "actions", key))["items"]
+    assert (action["summary"], action["value_wei"]) == ("Send 0.000000000000000005 ETH to Signer Treasury", "5")

@@ -10,8 +10,10 @@ import pytest_asyncio
 
 from portal.db.engine import run_sql
 from portal.transactions.jobs import watch_chains
+from portal.transactions.top_ups import read_signers
 from portal.transactions.watchdog import STUCK_AFTER, watch_lanes
-from tests.actions import settings_chain
+from portal.web.pages.runway import days_in_words
+from tests.actions import make_signer, settings_chain
 from tests.anvil import Anvil
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor
@@ -148,3 +150,48 @@ async def test_a_lane_that_does_not_move_is_said_on_every_page(reader: Reader, p
     assert "Does not move" in text_of(listed)
     path = re.findall(rf'href="({HOME}/lanes/[^"]+)"', listed.text)[0]
     assert "It does not move, since" in text_of(await reader.get(path))
+
+
+async def test_a_signer_that_is_low_is_said_and_its_top_up_is_set_by_a_form(reader: Reader, play: Play) -> None:
+    stage = play.stage
+    treasury_id, _ = await make_signer(stage.cast, "Second")
+    play.node.fund(stage.signer_address, 10**17)
+    await read_signers()
+    path = f"{HOME}/signers/{stage.signer_id}/runway"
+    await reader.sign_in(stage.cast.carol)
+    looked = await reader.get(path)
+    assert "0.1 ETH" in text_of(looked)
+    assert "It sent nothing in the last seven days." in text_of(looked)
+    assert '<form method="post" action="' + path not in looked.text
+
+    await reader.sign_in(stage.cast.alice)
+    half = await reader.post(path, low_balance_wei="0.2", top_up_wei="0.5", treasury_id=str(treasury_id), policy_id="")
+    assert half.status_code == 400
+    assert "A top-up needs an amount, a signer that sends it, and a policy." in text_of(half)
+    assert 'value="0.5"' in half.text
+    wrong = await reader.post(path, low_balance_wei="much")
+    assert "Give an amount in digits" in text_of(wrong)
+    whole = {"low_balance_wei": "0.2", "top_up_wei": "0.5", "treasury_id": str(treasury_id)}
+    saved = await reader.post(path, **whole, policy_id=str(stage.policy_id))
+    assert saved.headers["location"] == f"{path}?done=runway_set"
+    assert 'value="0.2"' in (await reader.get(path)).text
+    await read_signers()
+    assert "Low" in text_of(await reader.get(path))
+    overview = text_of(await reader.get(f"{HOME}/overview"))
+    assert "Treasury has 0.1 ETH left on Local chain" in overview
+    assert "Gas runway" in overview
+    assert "Send 0.5 ETH to Signer Treasury" in text_of(await reader.get(f"{HOME}/actions"))
+
+
+@pytest.mark.parametrize(
+    ("days", "words"),
+    [
+        (0.4, "Less than a day"),
+        (1.2, "About 1 day"),
+        (12.4, "About 12 days"),
+        (95, "About 3 months"),
+        (9000, "More than 2 years"),
+    ],
+)
+def test_a_forecast_is_said_no_more_exactly_than_it_is_known(days: float, words: str) -> None:
+    assert days_in_words(days) == words

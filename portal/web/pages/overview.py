@@ -20,17 +20,22 @@ from portal.signals.health.watching import quiet_sources
 from portal.signals.pulls import KINDS
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
 from portal.transactions import queries as transactions
+from portal.transactions.lane_queries import list_stuck_lanes
+from portal.transactions.runway import Runway, list_runways
 from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
-from portal.web.render import AnyRequest, count, duration
+from portal.web.pages.runway import days_in_words
+from portal.web.render import AnyRequest, amount, count, duration
 from portal.web.sender_words import roughly
 from portal.web.states import STATES
 
 BAR_HEIGHT = 60
 RECENT = 50
 """Of each stage: what "usually" is measured by."""
-ON_THE_WAY = ("queued", "nonced", "signed", "broadcast", "mined", "confirmed")
+RUNWAYS = 6
+"""Those that last shortest."""
+ON_THE_WAY = ("queued", "nonced", "signed", "broadcast", "closing", "suspect", "mined", "confirmed")
 
 
 @get(["/", "/overview"], opt={"permission": Permission.HEALTH_READ})
@@ -39,6 +44,7 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
     hours = await signals.signals_by_hour(organization, hours=24)
     sources = (await signals.list_sources(organization, limit=20)).items
     quiet = await quiet_sources(organization)
+    runways = await list_runways(organization) if desk.may("signers:read") else []
     return desk_page(
         request,
         desk,
@@ -47,7 +53,14 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
         pipeline=await _pipeline(desk, hours),
         volume=_volume(hours),
         sources=[_source(each, each.id in quiet) for each in sources],
-        problems=[*_quiet(desk, sources, quiet), *await _problems(desk, organization, sources)],
+        problems=[
+            *await _stuck(desk),
+            *_low(desk, runways),
+            *_quiet(desk, sources, quiet),
+            *await _problems(desk, organization, sources),
+        ],
+        runways=runways[:RUNWAYS],
+        days_in_words=days_in_words,
         first_steps=await _first_steps(desk, bool(sources)),
     )
 
@@ -192,6 +205,36 @@ def _quiet(desk: Desk, sources: list[SourceView], quiet: dict[UUID, datetime]) -
                 }
             )
     return found
+
+
+async def _stuck(desk: Desk) -> list[dict[str, Any]]:
+    """The lanes that do not move, in words."""
+    return [
+        {
+            "title": f"{lane.signer_name} on {lane.chain_name} does not move",
+            "advice": lane.waits_for,
+            "href": desk.url(f"lanes/{lane.id}"),
+            "icon": "alert-triangle",
+            "tone": "bad",
+        }
+        for lane in await list_stuck_lanes(desk.actor.organization_id)
+    ]
+
+
+def _low(desk: Desk, runways: list[Runway]) -> list[dict[str, Any]]:
+    """The signers that have less than they should, in words."""
+    return [
+        {
+            "title": f"{it.signer_name} has {amount(it.balance_wei or 0, 18, it.currency)} left on {it.chain_name}",
+            "advice": f"That is below {amount(it.low_balance_wei or 0, 18, it.currency)}. Send some to its address, or "
+            "approve the top-up where one is proposed.",
+            "href": desk.url(f"signers/{it.signer_id}/runway"),
+            "icon": "gas-station",
+            "tone": "bad",
+        }
+        for it in runways
+        if it.low_since
+    ]
 
 
 async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -> list[dict[str, Any]]:
