@@ -9,6 +9,7 @@ from portal.chain.rpc import close_nodes, get_node
 from portal.settings import get_settings
 from tests.actions import CHAIN
 from tests.anvil import Anvil, running_anvil
+from tests.faults.killer import Killer, running_killer
 from tests.faults.node_pool import GethPool
 from tests.faults.node_proxy import NodeProxy
 from tests.faults.world import RETIRED, World
@@ -51,6 +52,13 @@ async def world(cast: Cast, proxy: NodeProxy, monkeypatch: pytest.MonkeyPatch) -
     while RETIRED:
         await RETIRED.pop().close()
     await world.must_hold()
+
+
+@pytest.fixture(scope="module")
+def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
+    """Forks workers that end as a test tells them to."""
+    with running_killer(tmp_path_factory.mktemp("killer")) as running:
+        yield running
 
 
 @pytest.fixture

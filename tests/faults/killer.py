@@ -134,6 +134,11 @@ class Killer:
             self._process.stdout.close()
 
 
+def process(killer: Killer, ahead: timedelta, point: Point | None = None, **order: Any) -> Worker:
+    """Start what `order` says, with a clock that is so far before the real one."""
+    return killer.start(Order(point=point, ahead_seconds=ahead.total_seconds(), **order))
+
+
 @contextmanager
 def running_killer(folder: Path) -> Iterator[Killer]:
     killer = Killer(folder / "workers.log")

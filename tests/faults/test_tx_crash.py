@@ -1,7 +1,6 @@
 """Worker processes killed for real (`kill -9`), at points that are named or at all of them: each action runs once."""
 
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal
 
@@ -10,25 +9,14 @@ import pytest
 from portal.db.engine import Transaction, run_sql
 from portal.notify.jobs import publish_events
 from portal.transactions.jobs import run_lanes
-from tests.faults.killer import Killer, Order, Point, Worker, running_killer
+from tests.faults.killer import Killer, Point, process
 from tests.faults.node_proxy import SEND, Break, refuse
 from tests.faults.world import World
 
 
-@pytest.fixture(scope="module")
-def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
-    with running_killer(tmp_path_factory.mktemp("killer")) as running:
-        yield running
-
-
-def process(world: World, killer: Killer, point: Point | None, **order: Any) -> Worker:
-    """A worker with the world's clock."""
-    return killer.start(Order(point=point, ahead_seconds=world.ahead.total_seconds(), **order))
-
-
 async def killed(world: World, killer: Killer, point: Point, *, worker: bool = False) -> None:
     """A process begins the work of a worker, or is one, and is killed at `point`; its lease has run out."""
-    await process(world, killer, point, worker=worker).dies()
+    await process(killer, world.ahead, point, worker=worker).dies()
     await world.leases_end()
 
 
@@ -171,21 +159,20 @@ async def test_tx_11_killed_between_the_final_state_and_its_event_the_event_come
     assert (await world.view(action_id)).status == "finalized"
     recorded = await run_sql("SELECT event_id FROM outbox WHERE kind = 'transaction.finalized'")
     assert len(recorded) == 1
-    await process(world, killer, Point("before", "commit", "INSERT INTO event"), jobs=["publish_events"]).dies()
+    await process(killer, world.ahead, Point("before", "commit", "INSERT INTO event"), jobs=["publish_events"]).dies()
     assert await run_sql("SELECT id FROM event WHERE kind = 'transaction.finalized'") == []
-    await process(world, killer, Point("after", "commit", "INSERT INTO event"), jobs=["publish_events"]).dies()
+    await process(killer, world.ahead, Point("after", "commit", "INSERT INTO event"), jobs=["publish_events"]).dies()
     await publish_events()
     published = await run_sql("SELECT id FROM event WHERE kind = 'transaction.finalized'")
     assert [row["id"] for row in published] == [row["event_id"] for row in recorded]
 
 
-@pytest.mark.xfail(strict=True, reason="Lanes have no lease yet: the sleeper writes over what its peer did.")
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_tx_12_a_worker_that_slept_through_its_lease_changes_nothing_when_it_wakes(
     world: World, killer: Killer, when: Literal["before", "after"]
 ) -> None:
     first, second = [await world.play.approved_mint(amount) for amount in (1, 2)]
-    sleeper = process(world, killer, Point(when, "ask", SEND, act="stop"))
+    sleeper = process(killer, world.ahead, Point(when, "ask", SEND, act="stop"))
     await sleeper.stops()
     await world.leases_end()
     await world.work()
@@ -208,7 +195,7 @@ async def test_tx_13_killed_at_every_effect_each_action_is_executed_once(
     while ended == -signal.SIGKILL:
         nth += 1
         actions.append(await world.play.approved_mint())
-        ended = await process(world, killer, Point(when, "effect", nth=nth)).ends()
+        ended = await process(killer, world.ahead, Point(when, "effect", nth=nth)).ends()
         await world.leases_end()
         await world.work()
         world.pass_blocks(1, seconds=1)
@@ -230,7 +217,7 @@ async def test_tx_13_killed_at_every_effect_of_a_replacement(
         action_id = await geth.play.approved_mint()
         await geth.work()
         await geth.get_stuck()
-        ended = await process(geth, killer, Point(when, "effect", nth=nth)).ends()
+        ended = await process(killer, geth.ahead, Point(when, "effect", nth=nth)).ends()
         await geth.leases_end()
         await geth.work()
         assert len(await geth.attempts(action_id)) == 2, "one replacement, whoever died over it"
