@@ -7,7 +7,7 @@ both be right: that is reported, and where more agree than not, those in the min
 import asyncio
 import time
 from collections import Counter as Tally
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from prometheus_client import Counter, Gauge
@@ -20,7 +20,11 @@ from portal.logging import get_logger
 
 log = get_logger(__name__)
 LAG = Gauge("portal_node_head_lag_blocks", "Blocks that an RPC endpoint is behind the best one", ["chain", "endpoint"])
-DISAGREEMENTS = Counter("portal_node_disagreements_total", "Final blocks that endpoints name differently", ["chain"])
+DISAGREEMENTS = Counter(
+    "portal_node_disagreements_total",
+    "What endpoints say differently of a final block: its hash (block), or a nonce at it (count)",
+    ["chain", "about"],
+)
 EVERY_SECONDS = 10
 """As often as Chainlink's node pool polls (`NodePool.PollInterval`)."""
 ANSWER_SECONDS = 1.25
@@ -98,9 +102,14 @@ async def _compare_blocks(chain_id: int, seen: Sequence[Seen]) -> None:
         endpoint.disagrees = len(tally) > 1 and (tally[hash] < most or list(tally.values()).count(most) > 1)
         endpoint.lagging = endpoint.lagging or tally[hash] < most
     if len(tally) > 1:
-        DISAGREEMENTS.labels(chain_id).inc()
-        said = {f"endpoint {endpoint.place}": hash for endpoint, hash in named.items()}
-        log.error("node.disagreement", chain_id=chain_id, block_number=number, **said)
+        report_disagreement(chain_id, "block", number, {endpoint.place: hash for endpoint, hash in named.items()})
+
+
+def report_disagreement(chain_id: int, about: str, block_number: int, said: Mapping[int, object]) -> None:
+    """Endpoints, by their places in the settings, differ in what cannot change any more: one of them is wrong."""
+    DISAGREEMENTS.labels(chain_id, about).inc()
+    by_endpoint = {f"endpoint {place}": what for place, what in said.items()}
+    log.error("node.disagreement", chain_id=chain_id, about=about, block_number=block_number, **by_endpoint)
 
 
 async def _hash_at(endpoint: Endpoint, number: int) -> str | None:

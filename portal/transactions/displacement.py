@@ -13,6 +13,7 @@ import msgspec
 from prometheus_client import Counter
 
 from portal.chain.rpc import Block, NodeUnavailable
+from portal.chain.survey import report_disagreement
 from portal.db.engine import run_sql
 from portal.logging import get_logger
 from portal.transactions import standing
@@ -113,9 +114,9 @@ async def _displace(used: Sequence[Missing], view: View) -> int:
 async def _prove(work: Work, hashes: Sequence[str], final: Block, view: View) -> Evidence | None:
     """That the nonce is used at the final block and no attempt of ours has a receipt; None where anybody says else."""
     assert work.nonce is not None
-    counts = []
+    counts: dict[int, int] = {}
     endpoints = view.node.each()
-    for endpoint in endpoints:
+    for place, endpoint in enumerate(endpoints, start=1):
         try:
             block = (await endpoint.blocks([final.number]))[0]
             count = await endpoint.transaction_count(work.signer_address, block_number=final.number)
@@ -123,15 +124,17 @@ async def _prove(work: Work, hashes: Sequence[str], final: Block, view: View) ->
         except NodeUnavailable as error:
             log.warning("displacement.unproven", chain_id=view.chain_id, nonce=work.nonce, reason=error.detail)
             continue
+        if block and block.hash == final.hash and set(counts.values()) - {count}:
+            report_disagreement(view.chain_id, "count", final.number, {**counts, place: count})
         if block is None or block.hash != final.hash or count <= work.nonce or any(receipts):
             return None
-        counts.append(count)
+        counts[place] = count
     if len(counts) < min(LEAST_ENDPOINTS, len(endpoints)):
         return None
     return Evidence(
         finalized_number=final.number,
         finalized_hash=final.hash,
-        transaction_count=min(counts),
+        transaction_count=min(counts.values()),
         endpoints=len(counts),
     )
 
