@@ -1,5 +1,6 @@
 """The gate at signing: whoever holds the keys recomputes what was approved, and trusts no stored conclusion."""
 
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from portal.actions.simulated import simulation_of
 from portal.actions.tables import ActionStatus
 from portal.chain.tables import ContractStatus, SignerStatus
 from portal.db.engine import in_transaction, run_sql
-from portal.errors import InputInvalid, NotFound
+from portal.errors import InputInvalid
 
 STORED = """
     SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
@@ -22,33 +23,47 @@ STORED = """
            c.organization AS contract_organization, c.name AS contract_name,
            s.id AS signer_id, s.name AS signer_name, s.status AS signer_status, s.address AS signer_address,
            s.organization AS signer_organization, s.signer_group,
-           v.number AS policy_number, v.approvals_required, p.organization AS policy_organization
+           v.number AS policy_number, v.approvals_required, v.most_cost_wei, v.most_cost_a_day_wei,
+           p.id AS policy_id, p.organization AS policy_organization
     FROM action a
     JOIN contract c ON c.id = a.contract
     JOIN signer s ON s.id = a.signer
     JOIN policy_version v ON v.id = a.policy_version
     JOIN policy p ON p.id = v.policy
-    WHERE a.id = {} FOR SHARE OF a, c, s
+    WHERE a.id = ANY({}::uuid[]) ORDER BY a.id FOR SHARE OF a, c, s
 """
 
 
-async def verify_for_signing(action_id: UUID) -> SigningOrder:
-    """What may be signed for this action. Runs inside the db transaction that signs, and holds the rows it read.
+async def verify_for_signing(action_ids: Iterable[UUID]) -> dict[UUID, SigningOrder | GateRefused]:
+    """What may be signed for each action, or the first difference to what was approved; no such action is left out.
 
-    Recomputes the digest from the stored call, and the quorum from the stored decisions as the members' rights are now.
-    Raises `GateRefused` with the first difference as a sentence, `NotFound` if there is no such action.
+    Runs inside the db transaction that signs, and holds the rows it read. Recomputes the digest from the stored call,
+    and the quorum from the stored decisions as the members' rights are now.
     """
     assert in_transaction(), "what the gate saw must still hold when the signature is stored"
-    rows = await run_sql(STORED, action_id)
-    if not rows:
-        raise NotFound("There is no such action.")
-    row = rows[0]
+    wanted = list(action_ids)
+    if not wanted:
+        return {}
+    rows = await run_sql(STORED, wanted)
+    decisions = await queries.cast_decisions(row["id"] for row in rows)
+    verdicts: dict[UUID, SigningOrder | GateRefused] = {}
+    for row in rows:
+        try:
+            verdicts[row["id"]] = _verify(row, decisions[row["id"]])
+        except GateRefused as refusal:
+            verdicts[row["id"]] = refusal
+    return verdicts
+
+
+def _verify(row: dict[str, Any], decisions: list[dict[str, Any]]) -> SigningOrder:
     if row["status"] != ActionStatus.APPROVED:
         raise GateRefused(f"The action is {row['status']}, not approved.")
     _check_contract(row)
     _check_signer(row)
     _check_digest(row)
-    await _check_quorum(row)
+    _check_quorum(row, decisions)
+    if row["most_cost_wei"] is not None and row["value_wei"] > row["most_cost_wei"]:
+        raise GateRefused("It sends more than its policy allows for it, gas included.")
     return SigningOrder(
         chain_id=row["chain"],
         signer_id=row["signer_id"],
@@ -56,7 +71,14 @@ async def verify_for_signing(action_id: UUID) -> SigningOrder:
         to=row["to_address"],
         data=bytes(row["calldata"]),
         value_wei=int(row["value_wei"]),
+        policy_id=row["policy_id"],
+        most_cost_wei=_amount(row["most_cost_wei"]),
+        most_cost_a_day_wei=_amount(row["most_cost_a_day_wei"]),
     )
+
+
+def _amount(stored: Any) -> int | None:
+    return None if stored is None else int(stored)
 
 
 def _check_contract(row: dict[str, Any]) -> None:
@@ -112,9 +134,9 @@ def _check_digest(row: dict[str, Any]) -> None:
         raise GateRefused("The stored call does not have the digest that was approved: something was changed since.")
 
 
-async def _check_quorum(row: dict[str, Any]) -> None:
+def _check_quorum(row: dict[str, Any], decisions: list[dict[str, Any]]) -> None:
     standing = queries.standing_of(
-        (await queries.cast_decisions([row["id"]]))[row["id"]],
+        decisions,
         digest=bytes(row["digest"]),
         required=row["approvals_required"],
         proposer_id=row["proposed_by"],
@@ -123,6 +145,5 @@ async def _check_quorum(row: dict[str, Any]) -> None:
         raise GateRefused("The action was rejected.")
     if not standing.is_met:
         raise GateRefused(f"{standing.approvals} of {standing.required} approvals count now.")
-    simulation = simulation_of(row)
-    if standing.required == 0 and not (simulation and simulation.ok):
+    if standing.required == 0 and not ((simulation := simulation_of(row)) and simulation.ok):
         raise GateRefused("It was approved automatically, but no simulation of it succeeded.")

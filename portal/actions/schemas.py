@@ -313,6 +313,11 @@ class SigningOrder(msgspec.Struct, frozen=True, kw_only=True):
     """None deploys."""
     data: bytes
     value_wei: int
+    policy_id: UUID
+    most_cost_wei: int | None = None
+    """What the policy allows for it, value and gas; None is no limit."""
+    most_cost_a_day_wei: int | None = None
+    """What the policy allows on this chain within 24 hours."""
 
     def matches(self, *, to: str | None, data: bytes, value_wei: int, chain_id: int) -> bool:
         """Whether a transaction with these fields does exactly what was approved."""

@@ -6,7 +6,8 @@ or a definite refusal before anybody can have accepted them, ends a transaction.
 
 from enum import StrEnum
 
-from portal.chain.send_answers import NOT_TAKEN, SendKind
+from portal.chain.send_answers import NOT_TAKEN, SendAnswer, SendKind
+from portal.transactions.moves import Work
 
 
 class Step(StrEnum):
@@ -66,6 +67,18 @@ def hold_reason(kind: SendKind, *, signer_address: str, nonce: int, currency: st
         SendKind.FEE_CAP: f"The fee is above what the node lets through.{said}",
         SendKind.UNAVAILABLE: "The chain's node does not answer; the same bytes are sent again until it does.",
         SendKind.UNKNOWN: f"The node gave an answer that we do not know; the same bytes are sent again.{said}",
-        SendKind.FATAL: f"The node refuses these bytes for good, and their nonce is not free again.{said}",
+        SendKind.FATAL: f"The node refuses these bytes for good, and their nonce is not free again; cancel it.{said}",
     }
     return sentences.get(kind)
+
+
+def reason_of(work: Work, answer: SendAnswer) -> str | None:
+    """As `hold_reason`, of what was just answered about `work`."""
+    assert work.nonce is not None
+    return hold_reason(
+        answer.kind,
+        signer_address=work.signer_address,
+        nonce=work.nonce,
+        currency=work.currency,
+        message=answer.message,
+    )

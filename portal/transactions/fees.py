@@ -13,14 +13,18 @@ GAS_MARGIN_PERCENT = 25
 
 
 def replacement_fees(previous: Fees, market: Fees, *, cap_wei: int) -> Fees | None:
-    """The least fees that a pool accepts in place of `previous` and that suit the market; None above `cap_wei`.
+    """What a pool accepts in place of `previous` and suits the market as far as `cap_wei` allows; None above that.
 
-    `market` is what a new transaction would offer: its tip, and the tip plus an allowance for the base fee.
+    `market` is what a new transaction would offer: its tip, and the tip plus an allowance for the base fee. Both fees
+    rise by a tenth at least (go-ethereum, `PriceBump`; the formula is `updateFees` of Optimism's op-service/txmgr).
     """
-    tip = max(market.max_priority_fee_wei, raised(previous.max_priority_fee_wei))
+    least, least_tip = raised(previous.max_fee_wei), raised(previous.max_priority_fee_wei)
+    if max(least, least_tip) > cap_wei:
+        return None
+    tip = max(market.max_priority_fee_wei, least_tip)
     allowance = market.max_fee_wei - market.max_priority_fee_wei
-    fee = max(tip + allowance, raised(previous.max_fee_wei))
-    return Fees(max_fee_wei=fee, max_priority_fee_wei=tip) if fee <= cap_wei else None
+    fee = min(max(tip + allowance, least), cap_wei)
+    return Fees(max_fee_wei=fee, max_priority_fee_wei=min(tip, fee))
 
 
 def raised(fee_wei: int) -> int:

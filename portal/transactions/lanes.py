@@ -1,120 +1,197 @@
-"""One pass over the lanes: in each, transactions are signed and sent in the order of their nonces, then pushed on.
+"""One pass over the lanes: each is taken under a lease, and taken as far as it goes, one transaction after the other.
 
-Lanes run side by side, so that a chain or a signer that is stuck stops nobody else.
+In each lane, what is signed goes out before anything new is begun; what is cancelled or has expired is closed; what is
+out is pushed on; then new ones get nonces while there is room. Lanes run side by side, so that a chain or a signer that
+is stuck stops nobody else.
 """
 
 import asyncio
-from collections import defaultdict
-from typing import Any
+import time
+from contextlib import suppress
 from uuid import UUID
 
-from portal.chain.rpc import Node, NodeUnavailable, get_node
-from portal.db.engine import run_sql
+import msgspec
+
+from portal.actions.errors import GateRefused
+from portal.chain.rpc import NodeUnavailable
+from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
-from portal.transactions.moves import Work, hold, list_work
+from portal.transactions import leases, spending
+from portal.transactions.attempts import newest_attempt
+from portal.transactions.closing import CANCELLED, Ending, close, end_unsigned, ending_of
+from portal.transactions.costs import Limits, TooCostly, first_fees
+from portal.transactions.fees import gas_limit
+from portal.transactions.leases import LaneLost
+from portal.transactions.looking import Task, find_lanes
+from portal.transactions.moves import Work, correlated, list_work
 from portal.transactions.pushing import push
 from portal.transactions.sending import send_first
-from portal.transactions.signing import IN_FLIGHT_LIMIT, quote, sign_nonced, sign_queued
+from portal.transactions.signing import NotSigned, Overtaken
+from portal.transactions.tables import AttemptKind, ClosingReason
+from portal.transactions.tables import TransactionStatus as Status
+from portal.transactions.writer import Shared, Writer
 
 log = get_logger(__name__)
-LANES_AT_ONCE = 8
-"""Of one chain, so that a node that hangs holds up its own lanes only."""
-STEPS_A_PASS = 200
-"""After so many the pass ends, so that a job stays within its time; the next one goes on."""
-CANDIDATES = 20
-
-LANES_WITH_WORK = """
-    SELECT l.id, l.chain, l.next_nonce, s.address, c.head_number FROM lane l
-    JOIN signer s ON s.id = l.signer JOIN chain c ON c.id = l.chain
-    WHERE c.paused_at IS NULL AND s.address IS NOT NULL
-      AND EXISTS (SELECT FROM transaction t
-                  WHERE t.lane = l.id AND t.status IN ('queued', 'nonced', 'signed', 'broadcast'))
-"""
 
 
 async def run_lanes() -> int:
-    """Sign and send what waits in every lane; the number of transactions that were sent.
+    """Do what there is to do in every lane that no other pass has; the number of transactions dealt with.
 
     Safe to run twice at once. A node that is down raises nothing: what waits says so, and the next pass tries again.
     """
-    limits: defaultdict[int, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LANES_AT_ONCE))
-    down: set[int] = set()
-
-    async def run(lane: dict[str, Any]) -> int:
-        async with limits[lane["chain"]]:
-            return 0 if lane["chain"] in down else await _run_lane(lane, down)
-
-    lanes = await run_sql(LANES_WITH_WORK)
-    results = await asyncio.gather(*(run(lane) for lane in lanes), return_exceptions=True)
+    shared = Shared()
+    lanes = await find_lanes(shared.tried, shared.spent)
+    results = await asyncio.gather(*(_run_lane(lane["id"], shared) for lane in lanes), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     for failure in failures:
         log.error("lane.failed", error=type(failure).__name__, exc_info=failure)
     if failures:
         raise failures[0]
-    return sum(result for result in results if isinstance(result, int))
+    return len(shared.tried)
 
 
-async def _run_lane(lane: dict[str, Any], down: set[int]) -> int:
-    """Take one lane as far as it goes; the number of transactions sent. Notes in `down` a chain whose node is away."""
-    sent = 0
-    try:
-        node = get_node(lane["chain"])
-        if lane["next_nonce"] is None:
-            await _seed(lane, node)
-        tried: set[UUID] = set()
-        while sent < STEPS_A_PASS and (work := await _next_signed(lane["id"], node, tried)):
-            if not await send_first(work, node):
-                break
-            sent += 1
-        await push(lane, node)
-    except NodeUnavailable as error:
-        down.add(lane["chain"])
-        for work in await list_work(
-            "WHERE t.lane = {} AND t.status IN ('queued', 'nonced', 'signed') ORDER BY t.nonce, t.id LIMIT 1",
-            lane["id"],
-        ):
-            await hold(work, error.detail)
-    return sent
+async def _run_lane(lane_id: UUID, shared: Shared) -> None:
+    """Take the lane, do what there is, and give it back, until there is nothing more: what comes meanwhile counts."""
+    while time.monotonic() < shared.ends_at and (lane := await shared.take.do(lane_id)):
+        try:
+            await _write(Writer(lane, shared))
+        except LaneLost:
+            log.warning("lane.lost", lane_id=str(lane_id), fence=lane.lease.fence)
+            return
+        except NodeUnavailable as error:
+            await _hold_first(Writer(lane, shared), error.detail)
+            return
+        finally:
+            await shared.release.do(lane.lease)
 
 
-async def _seed(lane: dict[str, Any], node: Node) -> None:
+async def _write(writer: Writer) -> None:
+    if writer.lane.next_nonce is None:
+        await _seed(writer)
+    while await _round(writer, await writer.look()):
+        pass
+
+
+async def _seed(writer: Writer) -> None:
     """Take the first nonce from the chain, once; from then on it is ours to count."""
-    count = await node.transaction_count(lane["address"])
-    await run_sql("UPDATE lane SET next_nonce = {} WHERE id = {} AND next_nonce IS NULL", count, lane["id"])
+    count = await writer.node.transaction_count(writer.lane.address)
+    async with transaction():
+        await leases.hold(writer.lane.lease)
+        await run_sql("UPDATE lane SET next_nonce = {} WHERE id = {} AND next_nonce IS NULL", count, writer.lane.id)
 
 
-async def _next_signed(lane_id: UUID, node: Node, tried: set[UUID]) -> Work | None:
-    """The lane's signed and unsent transaction; if it has none, the next waiting one, signed now."""
-    if unsent := await _find_unsent(lane_id):
-        if unsent.status == "signed":
-            return unsent
-        quoted = await quote(unsent, node)
-        return await _find_unsent(lane_id) if quoted and await sign_nonced(unsent, quoted) else None
-    for work in await _list_queued(lane_id):
-        if work.id in tried:
+async def _round(writer: Writer, tasks: list[Task]) -> bool:
+    """Deal with each of the tasks; whether there were any that this pass had not dealt with."""
+    free = all(writer.is_new(task.work) for task in tasks)  # else one is still unsent, and nothing is begun behind it
+    begun, claimed = 0, writer.claimed
+    for task in await _end_cancelled(writer, tasks):
+        if not writer.is_new(task.work) or (task.work.status is Status.QUEUED and not free):
             continue
-        tried.add(work.id)
-        quoted = await quote(work, node)
-        if quoted:
-            await sign_queued(work, quoted)
-            # Whoever signed: if there are bytes to send now, they come before anything else.
-            return await _find_unsent(lane_id)
-    return None
+        writer.begin(task.work)
+        begun += 1
+        try:
+            free = await _deal(writer, task) and free
+        except Overtaken:
+            continue  # whoever was quicker has done it, or it is looked at again
+    if writer.claimed == claimed and any(task.work.reason for task in tasks):
+        writer.spend()
+    return begun > 0
 
 
-async def _find_unsent(lane_id: UUID) -> Work | None:
-    rows = await list_work("WHERE t.lane = {} AND t.status IN ('nonced', 'signed') ORDER BY t.nonce LIMIT 1", lane_id)
-    return rows[0] if rows else None
+async def _end_cancelled(writer: Writer, tasks: list[Task]) -> list[Task]:
+    """End what was cancelled before it had a nonce, for which no node is needed; all others."""
+    left = []
+    for task in tasks:
+        if task.work.status is Status.QUEUED and task.work.cancel_requested_at is not None:
+            writer.begin(task.work)
+            await end_unsigned(writer.lane.lease, task.work, CANCELLED)
+        else:
+            left.append(task)
+    return left
 
 
-async def _list_queued(lane_id: UUID) -> list[Work]:
-    """The next waiting transactions, in their order, then some of those that were held; none while the lane is full."""
-    return await list_work(
-        """WHERE t.lane = {} AND t.status = 'queued' AND {} > (
-               SELECT count(*) FROM transaction o
-               WHERE o.lane = t.lane AND o.status IN ('nonced', 'signed', 'broadcast'))
-           ORDER BY CASE WHEN t.reason IS NULL THEN t.id END NULLS LAST, random() LIMIT {}""",
-        lane_id,
-        IN_FLIGHT_LIMIT,
-        CANDIDATES,
+async def _deal(writer: Writer, task: Task) -> bool:
+    """Do what `task` needs; whether something new may be begun behind it."""
+    work = task.work
+    head = (await writer.chain.now()).head
+    if ending := ending_of(work, head):
+        await close(writer, work, ending)
+    elif work.status in (Status.BROADCAST, Status.CLOSING):
+        await push(writer, task)
+    elif work.status is Status.QUEUED:
+        return await _begin(writer, task)
+    elif task.paused and not (work.status is Status.SIGNED and (await newest_attempt(work.id)).may_be_out):
+        await writer.note(work, task.paused)
+        return False
+    elif work.status is Status.SIGNED:
+        return await send_first(writer, work)
+    else:
+        gas = await _gas(writer, task)
+        return gas is not None and await _finish(writer, work, gas)
+    return True
+
+
+async def _begin(writer: Writer, task: Task) -> bool:
+    """Claim a nonce for a queued transaction, sign it and send it, unless something speaks against it now."""
+    if task.paused:
+        await writer.note(task.work, task.paused)
+        return True
+    gas = await _gas(writer, task)
+    if gas is None:
+        return True
+    try:
+        await _check_cost(writer, task, gas)
+    except TooCostly as limit:
+        await writer.note(task.work, f"It is not signed now. {limit}")
+        return True
+    return await _finish(writer, await writer.claim(task.work), gas)
+
+
+async def _gas(writer: Writer, task: Task) -> int | None:
+    """The gas limit to sign with; None where the call would fail now, which is noted."""
+    if task.known_gas is not None:
+        return gas_limit(task.known_gas)
+    simulation = await writer.chain.simulate.do(task.call)
+    if simulation.gas is None:
+        reason = f"It would fail now, so it is not sent but tried again: {simulation.revert_reason}"
+        await writer.note(task.work, reason)
+        return None
+    return gas_limit(simulation.gas)
+
+
+async def _check_cost(writer: Writer, task: Task, gas: int) -> None:
+    """Raise `TooCostly` before a nonce is claimed for what could not be signed; what signs decides it again."""
+    limits = Limits(
+        value_wei=task.call.value_wei,
+        gas_limit=gas,
+        currency=task.work.currency,
+        most_fee_wei=writer.lane.most_fee_wei,
+        most_cost_wei=task.most_cost_wei,
+        left_today_wei=await spending.left_today(task.policy_id, task.work, task.most_cost_a_day_wei),
     )
+    first_fees((await writer.chain.now()).fees, limits)
+
+
+async def _finish(writer: Writer, work: Work, gas: int) -> bool:
+    """Sign what owns a nonce, and send it; whether something new may be begun behind it."""
+    try:
+        attempt = await writer.sign(work, AttemptKind.CALL, gas)
+    except GateRefused as refusal:
+        with correlated(work):
+            log.error("security.transaction_refused", action_id=str(work.action_id), reason=refusal.detail)
+        await close(writer, work, Ending(ClosingReason.REFUSED, refusal.detail))
+        return True
+    except (TooCostly, NotSigned) as why:
+        await writer.note(work, str(why))
+        return False
+    return await send_first(writer, msgspec.structs.replace(work, status=Status.SIGNED, reason=None), attempt)
+
+
+async def _hold_first(writer: Writer, reason: str) -> None:
+    """Say on the next of the lane that waits why it does."""
+    for work in await list_work(
+        "WHERE t.lane = {} AND t.status IN ('queued', 'nonced', 'signed') ORDER BY t.nonce, t.id LIMIT 1",
+        writer.lane.id,
+    ):
+        with suppress(LaneLost):
+            await writer.note(work, reason)

@@ -13,7 +13,7 @@ from structlog.contextvars import bound_contextvars
 from portal.accounts.schemas import system_actor
 from portal.audit import service as audit
 from portal.audit.service import Entry
-from portal.db.engine import in_transaction, run_sql, transaction
+from portal.db.engine import in_transaction, run_sql
 from portal.logging import get_logger
 from portal.notify import outbox
 from portal.notify.outbox import Happening
@@ -25,6 +25,7 @@ log = get_logger(__name__)
 WORK = """SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
                  t.reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
                  t.contract_address, t.closing_reason, t.suspect_since, t.suspect_reads,
+                 t.cancel_requested_at, t.execute_before,
                  l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address,
                  c.currency, a.decided_at,
                  CASE WHEN a.to_address IS NULL THEN a.contract END AS deploys_contract_id
@@ -51,6 +52,9 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     closing_reason: str | None
     suspect_since: datetime | None
     suspect_reads: int
+    cancel_requested_at: datetime | None
+    execute_before: datetime | None
+    """By the chain's clock."""
     chain_id: int
     signer_id: UUID
     signer_address: str
@@ -125,29 +129,27 @@ async def move_many(steps: Sequence[Step], after: TransactionStatus, verb: str) 
     )
     ids = {row["id"] for row in moved}
     taken = [step for step in steps if step.work.id in ids]
-    await _record([(step.work, step.detail) for step in taken], verb)
+    await record_many([(step.work, verb, step.detail) for step in taken])
     return [step.work for step in taken]
 
 
 async def record(work: Work, verb: str, **detail: Any) -> None:
     """Write the audit entry `transaction.<verb>` and the event of the same name, in the caller's db transaction."""
-    await _record([(work, detail)], verb)
+    await record_many([(work, verb, detail)])
 
 
-async def _record(told: Sequence[tuple[Work, dict[str, Any]]], verb: str) -> None:
-    kind = f"transaction.{verb}"
+async def record_many(told: Sequence[tuple[Work, str, dict[str, Any]]]) -> None:
+    """As `record` for each, in the order given, by one insert each of entries and of events."""
     entries, happenings = [], []
-    for work, detail in told:
-        said = {"action_id": str(work.action_id), **detail}
-        subject = ("transaction", work.id)
-        entries.append(
-            Entry(system_actor(work.organization_id, "transactions"), kind, *subject, said, work.correlation_id)
-        )
+    for work, verb, detail in told:
+        kind, said = f"transaction.{verb}", {"action_id": str(work.action_id), **detail}
+        actor = system_actor(work.organization_id, "transactions")
+        entries.append(Entry(actor, kind, "transaction", work.id, said, work.correlation_id))
         happenings.append(
             Happening(
                 organization_id=work.organization_id,
                 kind=kind,
-                subject_kind=subject[0],
+                subject_kind="transaction",
                 subject_id=work.id,
                 payload=said,
                 correlation_id=work.correlation_id,
@@ -157,21 +159,25 @@ async def _record(told: Sequence[tuple[Work, dict[str, Any]]], verb: str) -> Non
     await audit.append_many(entries)
 
 
-async def hold(work: Work, reason: str | None) -> None:
-    """Say why `work` waits, or with None that it no longer does; nothing is written where that is known already."""
-    if reason == work.reason:
+async def hold_many(holds: Sequence[tuple[Work, str | None]]) -> None:
+    """Say why each waits, or with None that it no longer does, in the caller's db transaction.
+
+    Nothing is written of what is known already, or is no longer in the state that it was read in.
+    """
+    changed = [(work, reason) for work, reason in holds if reason != work.reason]
+    if not changed:
         return
-    async with transaction():
-        changed = await run_sql(
-            """UPDATE transaction SET reason = {}
-               WHERE id = {} AND status = {} AND reason IS DISTINCT FROM {} RETURNING id""",
-            reason,
-            work.id,
-            work.status.value,
-            reason,
-        )
-        if changed and reason is not None:
-            await record(work, "held", reason=reason)
-    if changed and reason is not None:
+    rows = await run_sql(
+        """UPDATE transaction t SET reason = said.reason FROM unnest({}::uuid[], {}::text[], {}::text[])
+               AS said (id, status, reason)
+           WHERE t.id = said.id AND t.status = said.status AND t.reason IS DISTINCT FROM said.reason RETURNING t.id""",
+        [work.id for work, _ in changed],
+        [work.status.value for work, _ in changed],
+        [reason for _, reason in changed],
+    )
+    ids = {row["id"] for row in rows}
+    told = [(work, reason) for work, reason in changed if reason is not None and work.id in ids]
+    await record_many([(work, "held", {"reason": reason}) for work, reason in told])
+    for work, reason in told:
         with correlated(work):
             log.warning("transaction.held", reason=reason)

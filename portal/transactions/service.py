@@ -3,14 +3,13 @@
 from typing import Any
 from uuid import UUID
 
-from structlog.contextvars import bound_contextvars
-
 from portal import clock
 from portal.accounts.schemas import Actor, system_actor
 from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.transactions.tables import TransactionStatus
+from portal.notify import outbox
+from portal.notify.outbox import Happening
 
 BATCH = 200
 
@@ -34,52 +33,88 @@ async def queue_approved() -> int:
 async def _queue_batch(actor: Actor) -> int:
     async with transaction():
         actions = await run_sql(
-            """SELECT a.id, a.chain, a.correlation_id, a.signer FROM action a
+            """SELECT a.id, a.chain, a.correlation_id, a.signer,
+                      a.decided_at + v.execute_within_seconds * interval '1 second' AS execute_before
+               FROM action a JOIN policy_version v ON v.id = a.policy_version
                WHERE a.organization = {} AND a.status = 'approved' AND a.queued_at IS NULL
-               ORDER BY a.decided_at, a.id LIMIT {} FOR NO KEY UPDATE SKIP LOCKED""",
+               ORDER BY a.decided_at, a.id LIMIT {} FOR NO KEY UPDATE OF a SKIP LOCKED""",
             actor.organization_id,
             BATCH,
         )
-        for action in actions:
-            await _queue(actor, action)
+        if actions:
+            await _queue(actor, actions)
     return len(actions)
 
 
-async def _queue(actor: Actor, action: dict[str, Any]) -> None:
-    id, now = new_id(), clock.now()
-    lane_id = await _lane_of(actor.organization_id, action["signer"], action["chain"])
+async def _queue(actor: Actor, actions: list[dict[str, Any]]) -> None:
+    now = clock.now()
+    lanes = await _lanes_of(actor.organization_id, {(action["signer"], action["chain"]) for action in actions})
     made = await run_sql(
-        """INSERT INTO transaction (id, organization, action, lane, status, correlation_id, queued_at)
-           VALUES ({}, {}, {}, {}, {}, {}, {}) ON CONFLICT (action) DO NOTHING RETURNING id""",
-        id,
-        actor.organization_id,
-        action["id"],
-        lane_id,
-        TransactionStatus.QUEUED.value,
-        action["correlation_id"],
-        now,
+        """INSERT INTO transaction (id, organization, action, lane, status, correlation_id, queued_at, execute_before,
+                                    suspect_reads)
+           SELECT id, {}, action, lane, 'queued', correlation_id, {}, execute_before, 0
+           FROM unnest({}::uuid[], {}::uuid[], {}::uuid[], {}::text[], {}::timestamptz[])
+               AS made (id, action, lane, correlation_id, execute_before)
+           ON CONFLICT (action) DO NOTHING RETURNING id, action, correlation_id""",
+        *(actor.organization_id, now),
+        [new_id() for _ in actions],
+        [action["id"] for action in actions],
+        [lanes[action["signer"], action["chain"]] for action in actions],
+        [action["correlation_id"] for action in actions],
+        [action["execute_before"] for action in actions],
     )
-    await run_sql("UPDATE action SET queued_at = {} WHERE id = {}", now, action["id"])
-    if made:
-        with bound_contextvars(correlation_id=action["correlation_id"]):
-            await audit.append(actor, "transaction.queued", "transaction", id, {"action_id": str(action["id"])})
+    await run_sql("UPDATE action SET queued_at = {} WHERE id = ANY({}::uuid[])", now, [each["id"] for each in actions])
+    told = [(row, {"action_id": str(row["action"])}) for row in made]
+    await outbox.record_many(
+        [
+            Happening(
+                organization_id=actor.organization_id,
+                kind="transaction.queued",
+                subject_kind="transaction",
+                subject_id=row["id"],
+                payload=said,
+                correlation_id=row["correlation_id"],
+            )
+            for row, said in told
+        ]
+    )
+    await audit.append_many(
+        [
+            audit.Entry(actor, "transaction.queued", "transaction", row["id"], said, row["correlation_id"])
+            for row, said in told
+        ]
+    )
 
 
-async def _lane_of(organization_id: UUID, signer_id: UUID, chain_id: int) -> UUID:
-    """The lane of the signer on the chain, made where there is none yet.
+async def _lanes_of(organization_id: UUID, wanted: set[tuple[UUID, int]]) -> dict[tuple[UUID, int], UUID]:
+    """The lanes of the signers on their chains, made where there is none yet.
 
     It takes no lock on a lane that is there: a lane that signs waits for the audit chain that we may hold.
     """
-    rows = await run_sql("SELECT id FROM lane WHERE signer = {} AND chain = {}", signer_id, chain_id)
-    if not rows:
+    signers, chains = [signer for signer, _ in wanted], [chain for _, chain in wanted]
+    lanes = await _find_lanes(signers, chains)
+    missing = [pair for pair in wanted if pair not in lanes]
+    if missing:
         await run_sql(
-            """INSERT INTO lane (id, organization, signer, chain) VALUES ({}, {}, {}, {})
+            """INSERT INTO lane (id, organization, signer, chain, fence)
+               SELECT id, {}, signer, chain, 0 FROM unnest({}::uuid[], {}::uuid[], {}::bigint[])
+                   AS made (id, signer, chain)
                ON CONFLICT (signer, chain) DO NOTHING""",
-            new_id(),
             organization_id,
-            signer_id,
-            chain_id,
+            [new_id() for _ in missing],
+            [signer for signer, _ in missing],
+            [chain for _, chain in missing],
         )
-        rows = await run_sql("SELECT id FROM lane WHERE signer = {} AND chain = {}", signer_id, chain_id)
-    lane_id: UUID = rows[0]["id"]
-    return lane_id
+        lanes = await _find_lanes(signers, chains)
+    return lanes
+
+
+async def _find_lanes(signers: list[UUID], chains: list[int]) -> dict[tuple[UUID, int], UUID]:
+    rows = await run_sql(
+        """SELECT l.id, l.signer, l.chain FROM lane l
+           JOIN unnest({}::uuid[], {}::bigint[]) AS wanted (signer, chain)
+               ON l.signer = wanted.signer AND l.chain = wanted.chain""",
+        signers,
+        chains,
+    )
+    return {(row["signer"], row["chain"]): row["id"] for row in rows}

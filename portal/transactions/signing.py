@@ -1,224 +1,288 @@
-"""From a queued transaction to stored signed bytes, through the gate. No node is asked inside a db transaction.
+"""From a queued transaction to stored signed bytes, in two db transactions, each under the lane's lease.
 
-The key is local and quick, so nonce, signature and bytes are stored in one db transaction and `nonced` is never seen
-outside it. A remote signer would commit in between; `sign_nonced` is how such a transaction goes on with its own nonce.
+First the nonce is claimed and committed. Then, in one db transaction, the gate is passed, the bytes are signed,
+compared with what was approved, and stored. Whatever fails in between, it goes on with its own nonce.
+
+Replacements, and no-ops that close a nonce, are signed by the same db transaction. No node is asked inside either; a
+signer that is a service of its own is, with a deadline.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-from portal import clock
 from portal.actions.errors import GateRefused
 from portal.actions.schemas import SigningOrder
 from portal.actions.service import verify_for_signing
-from portal.chain.queries import get_fee_settings
-from portal.chain.rpc import Call, Fees, Node
-from portal.chain.signers import SignatureNotOurs, TransactionFields, read_fields, sign
+from portal.chain.rpc import Fees
+from portal.chain.signers import (
+    SignatureNotOurs,
+    SignerNotActive,
+    SignerUnavailable,
+    TransactionFields,
+    read_fields,
+    sign,
+)
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import SettingInvalid
 from portal.logging import get_logger
 from portal.sealing import SealBroken
-from portal.transactions.deployments import end_deployment
-from portal.transactions.fees import fee_cap, gas_limit, replacement_fees
-from portal.transactions.moves import Work, correlated, hold, move, record
-from portal.transactions.tables import Attempt
+from portal.transactions import leases, spending
+from portal.transactions.attempts import NewAttempt, Offer, StoredAttempt, insert_attempts
+from portal.transactions.costs import Limits, TooCostly, first_fees, next_fees
+from portal.transactions.leases import LaneLost, Lease
+from portal.transactions.moves import Step, Work, correlated, move_many, record, record_many
+from portal.transactions.pauses import find_pauses
+from portal.transactions.tables import AttemptKind, ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
 
 log = get_logger(__name__)
-IN_FLIGHT_LIMIT = 16
-"""Unmined transactions of one lane: what a node's pool keeps executable for one address."""
 
 
-class Quote(msgspec.Struct, frozen=True):
-    """What the node says about a call just now."""
+class Overtaken(Exception):
+    """The transaction is not any more what it was read as: whoever changed it knows how it goes on."""
 
+
+class NotSigned(Exception):
+    """It cannot be signed now; the text says why, as a sentence. Trying again later may help."""
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt to sign."""
+
+    lease: Lease
+    work: Work
+    kind: AttemptKind
     gas_limit: int
-    fees: Fees
+    market: Fees
+    """What a new transaction would offer."""
+    most_fee_wei: int | None
+    """The chain's limit."""
+    is_legacy: bool
+    head_number: int
+    earlier: Sequence[Offer] = ()
+    """All attempts that are stored, the cheapest first."""
+    closing_reason: ClosingReason | None = None
+    """Why its nonce is closed, where this begins to close it."""
 
 
-async def quote(work: Work, node: Node) -> Quote | None:
-    """Gas and fees for an unsigned transaction; None if it must not be signed now, with the reason stored."""
-    try:
-        async with transaction():
-            order = await verify_for_signing(work.action_id)
-    except GateRefused as refusal:
-        await _stop(work, refusal)
-        return None
-    simulation = await node.simulate(
-        Call(from_address=order.signer_address, to_address=order.to, calldata=order.data, value_wei=order.value_wei)
-    )
-    if simulation.gas is None:
-        await hold(work, f"It would fail now, so it is not sent but tried again: {simulation.revert_reason}")
-        return None
-    return Quote(gas_limit(simulation.gas), await node.fees(await get_fee_settings(work.chain_id)))
+class Claim(msgspec.Struct, frozen=True):
+    lease: Lease
+    work: Work
 
 
-async def sign_queued(work: Work, quoted: Quote) -> bool:
-    """Claim the lane's next nonce, pass the gate, sign and store, all or nothing; whether it was done.
+async def claim_all(claims: Sequence[Claim]) -> list[Work | Exception]:
+    """Give each queued transaction its lane's next nonce while the lane has room; at most one of each lane.
 
-    False where another process has the lane, an earlier transaction is unsent, the lane is full, or the gate refused.
+    What comes back for each is the transaction with its nonce, `LaneLost`, or `Overtaken`.
     """
-
-    async def claim_and_sign() -> bool:
-        # NO KEY: whoever queues a transaction refers to this row, and must not wait for us.
-        lanes = await run_sql("SELECT next_nonce FROM lane WHERE id = {} FOR NO KEY UPDATE SKIP LOCKED", work.lane_id)
-        if not lanes or not await _has_room(work):
-            return False
-        nonce = lanes[0]["next_nonce"]
-        claimed = await run_sql(
-            """UPDATE transaction SET nonce = {}, status = 'nonced', reason = NULL
-               WHERE id = {} AND status = 'queued' AND nonce IS NULL RETURNING id""",
-            nonce,
-            work.id,
+    async with transaction():
+        lanes = await leases.held(claim.lease for claim in claims)
+        rows = await run_sql(
+            """WITH claimed AS (
+                   UPDATE transaction t SET nonce = l.next_nonce, status = 'nonced', reason = NULL
+                   FROM lane l JOIN chain c ON c.id = l.chain
+                   WHERE t.id = ANY({}::uuid[]) AND t.lane = l.id AND l.id = ANY({}::uuid[])
+                       AND t.status = 'queued' AND t.nonce IS NULL AND t.cancel_requested_at IS NULL
+                       AND c.in_flight_limit > (SELECT count(*) FROM transaction o WHERE o.lane = l.id
+                           AND o.status IN ('nonced', 'signed', 'broadcast', 'closing', 'suspect'))
+                   RETURNING t.id, t.lane, t.nonce
+               )
+               UPDATE lane SET next_nonce = claimed.nonce + 1 FROM claimed WHERE lane.id = claimed.lane
+               RETURNING claimed.id, claimed.nonce""",
+            [claim.work.id for claim in claims],
+            list(lanes),
         )
-        if not claimed:
-            return False
-        await run_sql("UPDATE lane SET next_nonce = {} WHERE id = {}", nonce + 1, work.lane_id)
-        return await _sign_claimed(msgspec.structs.replace(work, nonce=nonce, status=Status.NONCED), quoted)
-
-    return await _through_gate(work, claim_and_sign)
-
-
-async def sign_nonced(work: Work, quoted: Quote) -> bool:
-    """Sign a transaction that owns a nonce already, with that nonce; whether it was done."""
-    return await _through_gate(work, lambda: _sign_claimed(work, quoted))
-
-
-async def sign_replacement(work: Work, node: Node) -> bool:
-    """Store an attempt at the same nonce with higher fees; False if that would exceed the cap or the gate refuses."""
-    rows = await run_sql(
-        "SELECT gas_limit, max_fee_wei, max_priority_fee_wei FROM attempt WHERE transaction = {} ORDER BY max_fee_wei",
-        work.id,
-    )
-    first, newest = _fees_of(rows[0]), rows[-1]
-    market = await node.fees(await get_fee_settings(work.chain_id))
-    fees = replacement_fees(_fees_of(newest), market, cap_wei=fee_cap(first))
-    if fees is None:
-        with correlated(work):
-            log.warning("transaction.fees_at_cap", nonce=work.nonce, max_fee_wei=str(newest["max_fee_wei"]))
-        return False
-
-    async def replace() -> bool:
-        unchanged = await run_sql(
-            """SELECT id FROM transaction WHERE id = {} AND status = {}
-                  AND (SELECT max(max_fee_wei) FROM attempt WHERE attempt.transaction = {}) = {} FOR NO KEY UPDATE""",
-            work.id,
-            work.status.value,
-            work.id,
-            newest["max_fee_wei"],
-        )
-        if not unchanged:
-            return False
-        hash = await _store_attempt(work, Quote(newest["gas_limit"], fees))
-        await record(work, "repriced", hash=hash, nonce=work.nonce, max_fee_wei=str(fees.max_fee_wei))
-        return True
-
-    return await _through_gate(work, replace)
+        nonces = {row["id"]: row["nonce"] for row in rows}
+        results: list[Work | Exception] = []
+        for claim in claims:
+            if (nonce := nonces.get(claim.work.id)) is not None:
+                results.append(msgspec.structs.replace(claim.work, nonce=nonce, status=Status.NONCED, reason=None))
+            else:
+                results.append(Overtaken() if claim.lease.lane_id in lanes else LaneLost())
+        claimed = [each for each in results if isinstance(each, Work)]
+        await record_many([(work, "nonced", {"nonce": work.nonce}) for work in claimed])
+    return results
 
 
-async def hand_back_nonce(work: Work) -> bool:
-    """Make its nonce the lane's next one again, in the caller's db transaction, which must take it from `work`.
+async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
+    """Pass the gate, sign, compare, and store, for each alone but in one db transaction.
 
-    False if a later one was given out, or if `work` is no longer as it was read; what was read is locked.
+    What comes back for each is the stored attempt, or `LaneLost`, `Overtaken`, `GateRefused`, `TooCostly` or
+    `NotSigned`; then nothing of it was stored.
     """
-    assert work.nonce is not None
+    async with transaction():
+        paused = await find_pauses(order.work.id for order in orders if order.work.status is Status.NONCED)
+        lanes = await leases.held(order.lease for order in orders)
+        current = await _lock_current([order.work for order in orders if order.lease.lane_id in lanes])
+        approved = await verify_for_signing(
+            order.work.action_id for order in orders if order.work.id in current and order.kind is AttemptKind.CALL
+        )
+        purse = await spending.open_purse(approved)
+        signed: list[tuple[Order, TransactionFields, StoredAttempt]] = []
+        results: list[StoredAttempt | Exception] = []
+        for order in orders:
+            try:
+                if order.work.id not in current:
+                    raise Overtaken if order.lease.lane_id in lanes else LaneLost
+                if reason := paused.get(order.work.id):
+                    raise NotSigned(reason)
+                fields, attempt = await _sign(order, approved.get(order.work.action_id), purse)
+            except (LaneLost, Overtaken, GateRefused, TooCostly, NotSigned) as error:
+                results.append(error)
+            else:
+                signed.append((order, fields, attempt))
+                results.append(attempt)
+        await _store(signed)
+    return results
+
+
+async def sign_filler(order: Order) -> StoredAttempt:
+    """Sign a no-op for a nonce that no transaction has; `order.work`, with that nonce, is one that waits behind it.
+
+    Its bytes are in the audit entry, since no transaction could keep them. Raises as `sign_all` gives back.
+    """
+    async with transaction():
+        await leases.hold(order.lease)
+        fields, attempt = await _sign(order, None, spending.Purse([]))
+        raw = "0x" + attempt.raw_bytes.hex()
+        await record(order.work, "gap_filled", nonce=fields.nonce, hash=attempt.hash, raw_bytes=raw)
+    return attempt
+
+
+async def _lock_current(works: Sequence[Work]) -> set[UUID]:
+    """Which of them are still in the state that they were read in; they stay so."""
     rows = await run_sql(
-        """WITH held AS (SELECT lane FROM transaction WHERE id = {} AND status = {} AND nonce = {} FOR NO KEY UPDATE)
-           UPDATE lane SET next_nonce = {} FROM held WHERE lane.id = held.lane AND next_nonce = {} RETURNING lane.id""",
-        work.id,
-        work.status.value,
-        work.nonce,
-        work.nonce,
-        work.nonce + 1,
+        """SELECT t.id FROM transaction t
+           JOIN unnest({}::uuid[], {}::text[]) AS read (id, status) ON t.id = read.id AND t.status = read.status
+           FOR NO KEY UPDATE OF t""",
+        [work.id for work in works],
+        [work.status.value for work in works],
     )
-    return bool(rows)
+    return {row["id"] for row in rows}
 
 
-async def _through_gate(work: Work, change: Callable[[], Awaitable[bool]]) -> bool:
-    """Run `change` in one db transaction; nothing of it remains if the gate or the signer objects."""
+async def _sign(
+    order: Order, approved: SigningOrder | GateRefused | None, purse: spending.Purse
+) -> tuple[TransactionFields, StoredAttempt]:
+    if order.kind is AttemptKind.NOOP:
+        fields = _fields(order, order.work.signer_address, 0, b"", _limits(order, 0))
+        return fields, await _signed(order.work, fields, None)
+    assert approved is not None, "an action is never deleted"
+    if isinstance(approved, GateRefused):
+        raise approved
+    if (approved.signer_id, approved.chain_id) != (order.work.signer_id, order.work.chain_id):
+        raise GateRefused("The contract has another signer or chain than when this transaction was queued.")
+    limits = msgspec.structs.replace(
+        _limits(order, approved.value_wei),
+        most_cost_wei=approved.most_cost_wei,
+        left_today_wei=purse.left(order.work, approved),
+    )
+    fields = _fields(order, approved.to, approved.value_wei, approved.data, limits)
+    attempt = await _signed(order.work, fields, approved)
+    purse.spend(order.work, approved, fields)
+    return fields, attempt
+
+
+def _limits(order: Order, value_wei: int) -> Limits:
+    return Limits(
+        value_wei=value_wei,
+        gas_limit=order.gas_limit,
+        currency=order.work.currency,
+        most_fee_wei=order.most_fee_wei,
+    )
+
+
+def _fields(order: Order, to: str | None, value_wei: int, data: bytes, limits: Limits) -> TransactionFields:
+    assert order.work.nonce is not None
+    fees = _fees(order, limits)
+    return TransactionFields(
+        chain_id=order.work.chain_id,
+        nonce=order.work.nonce,
+        to_address=to,
+        value_wei=value_wei,
+        data=data,
+        gas_limit=order.gas_limit,
+        max_fee_wei=fees.max_fee_wei,
+        max_priority_fee_wei=fees.max_priority_fee_wei,
+        is_legacy=order.is_legacy,
+    )
+
+
+def _fees(order: Order, limits: Limits) -> Fees:
+    if not order.earlier:
+        return first_fees(order.market, limits)
+    newest = order.earlier[-1].fees
+    # The first no-op outbids the calls before it, whatever they offered: it counts as the first of its kind.
+    first = next((offer.fees for offer in order.earlier if offer.kind is order.kind), newest)
+    return next_fees(order.market, first, newest, limits)
+
+
+async def _signed(work: Work, fields: TransactionFields, approved: SigningOrder | None) -> StoredAttempt:
+    """Sign, and compare what the signed bytes say with what was approved, or with what a no-op may say."""
     try:
-        async with transaction():
-            return await change()
-    except GateRefused as refusal:
-        await _stop(work, refusal)
+        signed = await sign(work.signer_id, fields)
+        _compare(read_fields(signed.raw), work, approved)
     except SignatureNotOurs as wrong:
         with correlated(work):
             log.error("security.signature_refused", signer_id=str(work.signer_id), reason=str(wrong))
-        await hold(work, f"{wrong} Nothing was sent.")
+        raise NotSigned(f"{wrong} Nothing was sent.") from wrong
+    except (SignerNotActive, SignerUnavailable) as trouble:
+        raise NotSigned(trouble.detail) from trouble
     except (SealBroken, SettingInvalid) as closed:
         with correlated(work):
             log.error("signer.key_not_opened", signer_id=str(work.signer_id), reason=str(closed))
-        await hold(work, f"The key of the signer {work.signer_address} cannot be opened with PORTAL_SIGNER_KEY.")
-    return False
+        key = f"The key of the signer {work.signer_address}"
+        raise NotSigned(f"{key} cannot be opened with PORTAL_SIGNER_KEY.") from closed
+    return StoredAttempt(id=new_id(), hash=signed.hash, raw_bytes=signed.raw, may_be_out=False)
 
 
-async def _stop(work: Work, refusal: GateRefused) -> None:
-    """The call is not what was approved: a security event. It ends here, unless it holds a nonce: then it waits."""
-    with correlated(work):
-        log.error("security.transaction_refused", action_id=str(work.action_id), reason=refusal.detail)
-    if work.status is not Status.QUEUED:
-        await hold(work, f"It is not signed again: {refusal.detail}")
-        return
-    async with transaction():
-        if await move(work, Status.REFUSED, "refused", {"reason": refusal.detail}, reason=refusal.detail):
-            await end_deployment(work, None)
-
-
-async def _has_room(work: Work) -> bool:
-    rows = await run_sql(
-        """SELECT count(*) AS in_flight, count(*) FILTER (WHERE status <> 'broadcast') AS unsent FROM transaction
-           WHERE lane = {} AND status IN ('nonced', 'signed', 'broadcast')""",
-        work.lane_id,
-    )
-    return bool(rows[0]["in_flight"] < IN_FLIGHT_LIMIT and not rows[0]["unsent"])
-
-
-async def _sign_claimed(work: Work, quoted: Quote) -> bool:
-    hash = await _store_attempt(work, quoted)
-    return await move(work, Status.SIGNED, "signed", {}, hash=hash, nonce=work.nonce, signer=work.signer_address)
-
-
-async def _store_attempt(work: Work, quoted: Quote) -> str:
-    """Pass the gate, sign, compare the signed bytes with what was approved, and store them; their hash."""
-    assert work.nonce is not None
-    order = await verify_for_signing(work.action_id)
-    if (order.signer_id, order.chain_id) != (work.signer_id, work.chain_id):
-        raise GateRefused("The contract has another signer or chain than when this transaction was queued.")
-    signed = await sign(order.signer_id, _fields(order, work.nonce, quoted))
-    said = read_fields(signed.raw)
-    if not order.matches(to=said.to_address, data=said.data, value_wei=said.value_wei, chain_id=said.chain_id):
+def _compare(said: TransactionFields, work: Work, approved: SigningOrder | None) -> None:
+    if (said.chain_id, said.nonce) != (work.chain_id, work.nonce):
+        raise SignatureNotOurs("The signed bytes are for another chain or nonce.")
+    if approved is None:
+        if (said.to_address, said.value_wei, said.data) != (work.signer_address, 0, b""):
+            raise SignatureNotOurs("The signed bytes are not those of a transaction that does nothing.")
+    elif not approved.matches(to=said.to_address, data=said.data, value_wei=said.value_wei, chain_id=said.chain_id):
         raise SignatureNotOurs("The signed bytes are not the call that was approved.")
-    await Attempt.insert(
-        Attempt(
-            id=new_id(),
-            organization=work.organization_id,
-            transaction=work.id,
-            hash=signed.hash,
-            raw_bytes=signed.raw,
-            gas_limit=quoted.gas_limit,
-            max_fee_wei=quoted.fees.max_fee_wei,
-            max_priority_fee_wei=quoted.fees.max_priority_fee_wei,
-            signed_at=clock.now(),
+
+
+async def _store(signed: Sequence[tuple[Order, TransactionFields, StoredAttempt]]) -> None:
+    """Store the attempts, then what they mean for their transactions, whose rows are locked as they were read."""
+    await insert_attempts(
+        [
+            NewAttempt(
+                attempt=attempt,
+                organization_id=order.work.organization_id,
+                transaction_id=order.work.id,
+                kind=order.kind,
+                fields=fields,
+                head_number=order.head_number,
+            )
+            for order, fields, attempt in signed
+        ]
+    )
+    steps: dict[tuple[Status, str], list[Step]] = {}
+    repriced: list[tuple[Work, str, dict[str, Any]]] = []
+    for order, fields, attempt in signed:
+        detail = {"hash": attempt.hash, "nonce": fields.nonce}
+        if order.work.status is Status.NONCED and order.kind is AttemptKind.CALL:
+            detail["signer"] = order.work.signer_address
+            steps.setdefault((Status.SIGNED, "signed"), []).append(Step(work=order.work, detail=detail))
+        elif order.closing_reason:
+            reason = order.closing_reason.value
+            step = Step(work=order.work, changes={"closing_reason": reason}, detail={**detail, "reason": reason})
+            steps.setdefault((Status.CLOSING, "closing"), []).append(step)
+        else:
+            repriced.append((order.work, "repriced", {**detail, "max_fee_wei": str(fields.max_fee_wei)}))
+    if repriced:
+        await run_sql(
+            "UPDATE transaction SET hurry_requested_at = NULL WHERE id = ANY({}::uuid[])",
+            [work.id for work, _, _ in repriced],
         )
-    )
-    return signed.hash
-
-
-def _fields(order: SigningOrder, nonce: int, quoted: Quote) -> TransactionFields:
-    return TransactionFields(
-        chain_id=order.chain_id,
-        nonce=nonce,
-        to_address=order.to,
-        value_wei=order.value_wei,
-        data=order.data,
-        gas_limit=quoted.gas_limit,
-        max_fee_wei=quoted.fees.max_fee_wei,
-        max_priority_fee_wei=quoted.fees.max_priority_fee_wei,
-    )
-
-
-def _fees_of(attempt: dict[str, Any]) -> Fees:
-    return Fees(int(attempt["max_fee_wei"]), int(attempt["max_priority_fee_wei"]))
+        await record_many(repriced)
+    for (after, verb), taken in steps.items():
+        await move_many(taken, after, verb)

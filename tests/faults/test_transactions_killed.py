@@ -1,5 +1,6 @@
 """Killed at every single point where the engine waits for the database or the node, it still executes once."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from portal.audit.service import verify
-from portal.chain.rpc import Node
-from portal.db.engine import Engine, run_sql
+from portal.chain.endpoint import Endpoint
+from portal.db.engine import Engine, ReservedConnection, run_sql
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome
 from tests.actions import settings_chain
@@ -29,20 +30,22 @@ async def play(cast: Cast, node: Anvil) -> Play:
 
 
 class Killer:
-    """Raises `Killed` at the n-th wait, before or after what is waited for was done."""
+    """Raises `Killed` at the n-th wait, before or after what is waited for was done, and at every one after it."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.left, self.after = 0, False
-        for owner, name in ((Engine, "run_querystring"), (Node, "_ask")):
+        self.left, self.after, self.dead = 0, False, False
+        for owner, name in ((Engine, "run_querystring"), (ReservedConnection, "fetch"), (Endpoint, "ask")):
             patch.setattr(owner, name, self._wrapped(getattr(owner, name)))
 
     def _wrapped(self, real: Any) -> Any:
         async def call(*given: Any, **more: Any) -> Any:
             self.left -= 1
-            if self.left == 0 and not self.after:
+            self.dead = self.dead or (self.left == 0 and not self.after)
+            if self.dead:
                 raise Killed
             answer = await real(*given, **more)
             if self.left == 0:
+                self.dead = True
                 raise Killed
             return answer
 
@@ -54,10 +57,12 @@ class Killer:
         try:
             await run_lanes()
             await watch_chains()
-        except Killed:
-            return True
+        except (Killed, asyncio.CancelledError):
+            assert self.dead
         finally:
-            struck, self.left = self.left <= 0, 0
+            struck, self.left, self.dead = self.left <= 0, 0, False
+        # As if its lease had run out: the process of this test lives on.
+        await run_sql("UPDATE lane SET held_until = now() - interval '1 s' WHERE held_until IS NOT NULL")
         return struck
 
 
@@ -84,7 +89,7 @@ async def test_killed_anywhere_each_action_is_executed_once(
     assert {len(view.attempts) for view in views} == {1}
     assert sorted(view.nonce or 0 for view in views) == list(range(first_nonce, first_nonce + len(actions)))
     assert await play.minted() == len(actions) == play.nonce_on_chain() - first_nonce
-    expected = ["queued", "signed", "broadcast", "mined", "confirmed", "finalized"]
+    expected = ["queued", "nonced", "signed", "broadcast", "mined", "confirmed", "finalized"]
     assert [[kind for kind in await play.audit(view.id) if kind != "held"] for view in views] == [expected] * len(views)
     assert await verify(play.organization_id) is None
     assert (await run_sql("SELECT count(*) AS n FROM attempt"))[0]["n"] == len(actions)

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from portal.chain.rpc import Node, NodeUnavailable
 from portal.chain.send_answers import SendAnswer, SendKind
-from portal.transactions import pushing
+from portal.transactions import looking, pushing
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome, TransactionStatus
 from tests.actions import settings_chain
@@ -41,16 +41,15 @@ async def play(cast: Cast, node: Anvil) -> Play:
 @pytest.fixture
 def impatient(monkeypatch: Patch) -> None:
     """What is not seen is sent again at once."""
-    monkeypatch.setattr(pushing, "SEND_AGAIN_AFTER", timedelta(0))
+    monkeypatch.setattr(looking, "SEND_AGAIN_AFTER", timedelta(0))
 
 
 @pytest.fixture
-def stuck_at_once(node: Anvil, monkeypatch: Patch) -> None:
-    """Whatever is sent was passed over already: the newest block is an hour ahead, and no block more is waited for."""
-    monkeypatch.setattr(pushing, "STUCK_BLOCKS", 0)
-    monkeypatch.setattr(pushing, "STUCK_FOR", timedelta(0))
-    node.rpc("evm_increaseTime", 3600)
-    node.mine()
+def stuck_at_once(monkeypatch: Patch) -> None:
+    """Whatever is sent was passed over already: neither a block nor a second more is waited for."""
+    monkeypatch.setattr(pushing, "STUCK_SECONDS", 0)
+    for name in ("LANES", "LOOK"):
+        monkeypatch.setattr(looking, name, getattr(looking, name).replace("c.stuck_blocks", "0"))
 
 
 async def push() -> None:
@@ -269,10 +268,10 @@ async def test_the_original_may_be_mined_after_its_replacement_was_made(
     action_id = await play.sent_mint()
     with monkeypatch.context() as lost:
 
-        async def nowhere(_node: Node, _raw: bytes) -> SendAnswer:
-            return SendAnswer(SendKind.UNAVAILABLE, "timeout")
+        async def nowhere(_node: Node, raws: Any) -> list[SendAnswer]:
+            return [SendAnswer(SendKind.UNAVAILABLE, "timeout") for _ in raws]
 
-        lost.setattr(Node, "send", nowhere)
+        lost.setattr(Node, "send_many", nowhere)
         await push()
     assert len((await play.view(action_id)).attempts) == 2
     await play.watch_until_mined()
@@ -294,16 +293,16 @@ async def test_a_replacement_that_is_too_low_for_the_pool_is_raised_again(
     play: Play, stuck_at_once: None, monkeypatch: Patch
 ) -> None:
     action_id = await play.sent_mint()
-    send, refusals = Node.send, 1
+    send_many, refusals = Node.send_many, 1
 
-    async def picky(node: Node, raw: bytes) -> SendAnswer:
+    async def picky(node: Node, raws: Any) -> list[SendAnswer]:
         nonlocal refusals
         if refusals:
             refusals -= 1
-            return SendAnswer(SendKind.REPLACEMENT_UNDERPRICED, "replacement transaction underpriced")
-        return await send(node, raw)
+            return [SendAnswer(SendKind.REPLACEMENT_UNDERPRICED, "replacement transaction underpriced")]
+        return await send_many(node, raws)
 
-    monkeypatch.setattr(Node, "send", picky)
+    monkeypatch.setattr(Node, "send_many", picky)
     await push()
     view = await play.view(action_id)
     assert (len(view.attempts), view.held) == (3, False)
@@ -325,22 +324,21 @@ async def test_raising_ends_at_the_cap_and_the_last_attempt_is_sent_on(
     assert await play.minted() == 1
 
 
-async def test_blocks_that_pass_quickly_are_no_reason_to_pay_more(play: Play, monkeypatch: Patch) -> None:
+async def test_blocks_that_pass_quickly_are_no_reason_to_pay_more(play: Play) -> None:
     action_id = await play.sent_mint()
     play.node.rpc("anvil_dropTransaction", (await play.view(action_id)).hash)
-    play.node.rpc("anvil_mine", hex(20), "0x2")
+    play.node.rpc("anvil_mine", hex(10), "0x1")
     await push()
     assert len((await play.view(action_id)).attempts) == 1
-    monkeypatch.setattr(pushing, "STUCK_FOR", timedelta(0))
+    play.node.rpc("anvil_mine", hex(10), "0x1")
     await push()
     assert len((await play.view(action_id)).attempts) == 2
 
 
-async def test_few_blocks_are_no_reason_to_pay_more(play: Play, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(pushing, "STUCK_FOR", timedelta(0))
+async def test_few_blocks_are_no_reason_to_pay_more(play: Play) -> None:
     action_id = await play.sent_mint()
     play.node.rpc("anvil_dropTransaction", (await play.view(action_id)).hash)
-    play.node.rpc("anvil_mine", hex(4), "0x2")
+    play.node.rpc("anvil_mine", hex(4), "0x3c")
     await push()
     assert len((await play.view(action_id)).attempts) == 1
 
@@ -353,11 +351,11 @@ async def test_a_pass_does_not_wait_for_a_silent_node_once_for_each_transaction(
     await run_lanes()
     asked = 0
 
-    async def silent(_node: Node, _raw: bytes) -> SendAnswer:
+    async def silent(_node: Node, raws: Any) -> list[SendAnswer]:
         nonlocal asked
-        asked += 1
-        return SendAnswer(SendKind.UNAVAILABLE, "timeout")
+        asked += len(raws)
+        return [SendAnswer(SendKind.UNAVAILABLE, "timeout") for _ in raws]
 
-    monkeypatch.setattr(Node, "send", silent)
+    monkeypatch.setattr(Node, "send_many", silent)
     await push()
     assert asked == 1

@@ -84,7 +84,6 @@ async def test_tx_18_what_is_beyond_the_limit_in_flight_waits_without_a_complain
     await world.finish_ok(*actions)
 
 
-@pytest.mark.xfail(strict=True, reason="Lanes do not read chain.in_flight_limit yet.")
 async def test_tx_18_the_limit_is_a_setting_of_the_chain(world: World) -> None:
     actions = await world.play.approved_mints(5)
     await run_sql("UPDATE chain SET in_flight_limit = 2")
@@ -150,7 +149,6 @@ async def test_tx_21_without_the_first_nonce_nothing_is_signed(world: World) -> 
     await world.finish_ok(action_id)
 
 
-@pytest.mark.xfail(strict=True, reason="Lanes do not read transaction.cancel_requested_at yet.")
 async def test_tx_22_cancelled_while_its_fees_are_asked_for_it_is_not_signed(world: World) -> None:
     action_id = await world.play.approved_mint()
     await queue_approved()

@@ -9,13 +9,12 @@ import pytest
 import pytest_asyncio
 from prometheus_client import REGISTRY
 
-from portal.chain.rpc import Node, NodeUnavailable, get_node
+from portal.chain.rpc import Node, NodeUnavailable
 from portal.db.engine import run_sql, try_advisory_lock
-from portal.transactions import metrics, service, signing
+from portal.transactions import metrics, service
 from portal.transactions.jobs import run_lanes, watch_chains
-from portal.transactions.moves import list_work
 from portal.transactions.tables import TransactionStatus
-from tests.actions import CHAIN, make_signer, register_points, settings_chain
+from tests.actions import make_signer, register_points, settings_chain
 from tests.anvil import Anvil
 from tests.people import Cast
 from tests.transactions import Play, make_play
@@ -181,7 +180,9 @@ async def test_two_watchers_at_once_move_each_transaction_once(play: Play) -> No
     await watch_chains()
     for action in actions:
         view = await play.view(action)
-        assert await play.audit(view.id) == ["queued", "signed", "broadcast", "mined", "confirmed", "finalized"]
+        assert await play.audit(view.id) == [
+            *("queued", "nonced", "signed", "broadcast", "mined", "confirmed", "finalized")
+        ]
 
 
 async def test_the_head_of_the_chain_and_the_gauges_follow(play: Play) -> None:
@@ -219,18 +220,6 @@ async def test_the_lane_of_a_signer_is_one_for_all_its_contracts(play: Play) -> 
     await run_lanes()
     assert (await run_sql("SELECT count(*) AS n FROM lane"))[0]["n"] == 1
     assert await nonces(play) == [2, 3]
-
-
-async def test_a_second_is_not_signed_while_the_first_is_unsent(play: Play) -> None:
-    await play.approved_mints(2)
-    await service.queue_approved()
-    await run_sql("UPDATE lane SET next_nonce = 1")
-    first, second = await list_work("ORDER BY t.id")
-    quoted = await signing.quote(first, get_node(CHAIN))
-    assert quoted
-    assert await signing.sign_queued(first, quoted)
-    assert not await signing.sign_queued(second, quoted)
-    assert await nonces(play) == [1, None]
 
 
 async def test_what_is_held_does_not_delay_what_is_not(play: Play) -> None:

@@ -14,7 +14,6 @@ from portal.actions.tables import ActionStatus
 from portal.chain.tables import Chain
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import NotFound
 from tests.actions import ADA, CHAIN, NOBODY, Stage, make_signer, make_stage, settings_chain
 from tests.anvil import Anvil
 from tests.people import Cast, make_member
@@ -43,7 +42,10 @@ async def approved(stage: Stage) -> ActionView:
 
 async def verify(action: ActionView) -> SigningOrder:
     async with transaction():
-        return await verify_for_signing(action.id)
+        verdict = (await verify_for_signing([action.id]))[action.id]
+    if isinstance(verdict, GateRefused):
+        raise verdict
+    return verdict
 
 
 async def test_what_was_approved_may_be_signed(stage: Stage, approved: ActionView) -> None:
@@ -172,8 +174,7 @@ async def test_what_was_approved_automatically_needs_its_simulation(stage: Stage
 
 async def test_there_is_no_order_for_an_unknown_action() -> None:
     async with transaction():
-        with pytest.raises(NotFound):
-            await verify_for_signing(new_id())
+        assert await verify_for_signing([new_id()]) == {}
 
 
 @pytest.mark.parametrize(

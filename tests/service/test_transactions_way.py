@@ -56,7 +56,9 @@ async def test_an_approved_action_becomes_final_and_the_chain_shows_it(play: Pla
     await play.watch_until_mined(64)
     final = await play.view(action_id)
     assert (final.status, final.outcome, final.waiting_for) == (TransactionStatus.FINALIZED, Outcome.OK, None)
-    assert await play.audit(final.id) == ["queued", "signed", "broadcast", "mined", "confirmed", "finalized"]
+    assert await play.audit(final.id) == [
+        *("queued", "nonced", "signed", "broadcast", "mined", "confirmed", "finalized")
+    ]
     assert await verify(play.organization_id) is None
 
 
@@ -186,6 +188,7 @@ async def test_what_would_fail_now_is_not_sent_and_goes_on_once_it_would_not(pla
     contract = (await get_action(play.organization_id, first)).to_address
     code = play.node.rpc("eth_getCode", contract, "latest")
     play.node.rpc("anvil_setCode", contract, refusing_code("minting pauses"))
+    await run_sql("UPDATE action SET simulated_at = simulated_at - interval '6 minutes'")
     await run_lanes()
 
     held = await play.view(first)

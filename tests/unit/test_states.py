@@ -103,6 +103,7 @@ def test_only_an_answer_that_rules_out_acceptance_lets_a_transaction_be_given_up
     assert {kind for kind in SendKind if not may_be_out(kind)} == {
         SendKind.UNDERPRICED,
         SendKind.NONCE_TOO_HIGH,
+        SendKind.ACCOUNT_LIMITED,
         SendKind.FUNDS,
         SendKind.FATAL,
     }

@@ -1,0 +1,153 @@
+"""What there is to do in lanes, as the database says. Whether a node agrees is asked when it is done."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from portal import clock
+from portal.chain.rpc import Call
+from portal.db.engine import run_sql
+from portal.transactions.moves import Work, list_work
+from portal.transactions.pauses import find_pauses
+from portal.transactions.tables import TransactionStatus as Status
+
+SEND_AGAIN_AFTER = timedelta(seconds=30)
+FRESH_SIMULATION = timedelta(minutes=5)
+"""So long the gas that a simulation found is taken for right."""
+HELD_AT_ONCE = 4
+"""Of those that waited for something already, in any order: what is held must not delay what is not."""
+
+# Asked for by somebody, or by the clock: which the chain's has to confirm.
+ASKED = "(t.cancel_requested_at IS NOT NULL OR t.execute_before <= given.now)"
+NEWEST = """LEFT JOIN LATERAL (
+    SELECT last_sent_at, signed_at_block FROM attempt x WHERE x.transaction = t.id ORDER BY x.max_fee_wei DESC LIMIT 1
+) newest ON t.status IN ('broadcast', 'closing')"""
+QUIET = "(newest.last_sent_at IS NULL OR newest.last_sent_at <= given.quiet_before)"
+STUCK = """(coalesce(c.head_number - coalesce(newest.signed_at_block, 0) >= c.stuck_blocks, false)
+    AND t.nonce = (
+        SELECT min(o.nonce) FROM transaction o WHERE o.lane = t.lane AND o.status IN ('broadcast', 'closing')))"""
+DUE = f"""(t.status IN ('nonced', 'signed') OR t.status = 'broadcast' AND {ASKED}
+    OR t.status IN ('broadcast', 'closing') AND (t.hurry_requested_at IS NOT NULL OR {QUIET} OR {STUCK}))"""
+ROOM = """greatest(0, CASE WHEN EXISTS (
+        SELECT FROM transaction o WHERE o.lane = l.id AND o.status IN ('nonced', 'signed')) THEN 0
+    ELSE c.in_flight_limit - (SELECT count(*) FROM transaction o
+        WHERE o.lane = l.id AND o.status IN ('nonced', 'signed', 'broadcast', 'closing', 'suspect')) END)"""
+
+GIVEN = """
+    (SELECT {}::timestamptz AS now, {}::timestamptz AS quiet_before, {}::timestamptz AS fresh_since,
+            {}::uuid[] AS tried, {}::uuid[] AS spent, {}::uuid[] AS lanes) given
+"""
+
+LANES = f"""
+    SELECT l.id, l.chain, l.next_nonce, s.address, s.kind, c.most_fee_wei, c.fee_style
+    FROM {GIVEN} CROSS JOIN lane l JOIN signer s ON s.id = l.signer JOIN chain c ON c.id = l.chain
+    WHERE s.address IS NOT NULL AND (given.lanes IS NULL OR l.id = ANY(given.lanes)) AND (
+        EXISTS (SELECT FROM transaction t {NEWEST} WHERE t.lane = l.id AND NOT t.id = ANY(given.tried)
+            AND t.status IN ('nonced', 'signed', 'broadcast', 'closing') AND {DUE})
+        OR EXISTS (SELECT FROM transaction t WHERE t.lane = l.id AND t.status = 'queued'
+            AND NOT t.id = ANY(given.tried)
+            AND ({ASKED} OR {ROOM} > 0 AND (t.reason IS NULL OR NOT l.id = ANY(given.spent)))))
+"""  # noqa: S608  parts of ours
+LOOK = f"""
+    SELECT t.id, t.lane, coalesce({QUIET}, false) AS is_quiet, coalesce({STUCK}, false) AS is_stuck,
+           t.hurry_requested_at IS NOT NULL AS is_hurried,
+           CASE WHEN (a.simulation->>'ok')::boolean AND a.simulated_at > given.fresh_since
+                THEN (a.simulation->>'gas')::bigint END AS known_gas,
+           a.to_address, a.calldata, a.value_wei, v.policy AS policy_id, v.most_cost_wei, v.most_cost_a_day_wei
+    FROM {GIVEN} CROSS JOIN lane l JOIN chain c ON c.id = l.chain JOIN LATERAL (
+        SELECT id FROM transaction WHERE lane = l.id AND status IN ('nonced', 'signed', 'broadcast', 'closing')
+        UNION SELECT id FROM transaction t WHERE lane = l.id AND status = 'queued' AND {ASKED}
+        UNION (SELECT id FROM transaction WHERE lane = l.id AND status = 'queued' AND reason IS NULL
+               AND NOT id = ANY(given.tried) ORDER BY id LIMIT {ROOM})
+        UNION (SELECT id FROM transaction WHERE lane = l.id AND status = 'queued' AND reason IS NOT NULL
+               AND NOT id = ANY(given.tried) ORDER BY random()
+               LIMIT CASE WHEN l.id = ANY(given.spent) THEN 0 ELSE least({HELD_AT_ONCE}, {ROOM}) END)
+    ) picked ON true
+    JOIN transaction t ON t.id = picked.id
+    JOIN action a ON a.id = t.action JOIN policy_version v ON v.id = a.policy_version
+    {NEWEST}
+    WHERE l.id = ANY(given.lanes) AND (t.status = 'queued' OR {DUE})
+"""  # noqa: S608  parts of ours
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One transaction of a lane that may need something."""
+
+    work: Work
+    is_quiet: bool
+    """Nobody has been sent it for a while, or at all since a reorganisation undid it."""
+    is_stuck: bool
+    """First of its lane, and passed over for many blocks."""
+    is_hurried: bool
+    paused: str | None
+    """Why nothing may be signed for it now."""
+    call: Call
+    known_gas: int | None
+    """What a simulation found it to need not long ago."""
+    policy_id: UUID
+    most_cost_wei: int | None
+    most_cost_a_day_wei: int | None
+
+
+async def find_lanes(
+    tried: Collection[UUID], spent: Collection[UUID], lane_ids: Iterable[UUID] | None = None
+) -> list[dict[str, Any]]:
+    """Lanes, of `lane_ids` or of all, in which there is something to do besides what was `tried`.
+
+    In a lane that is `spent`, what is queued and was held before does not count.
+    """
+    return await run_sql(LANES, *_given(tried, spent, lane_ids))
+
+
+async def look_all(lane_ids: Sequence[UUID], tried: Collection[UUID], spent: Collection[UUID]) -> list[list[Task]]:
+    """What there is to do in each lane besides what was `tried`; see `find_lanes`.
+
+    First comes what is nonced or signed, which is always there since nothing new is begun behind it; then what is out,
+    in the order of nonces; then what is queued, in its order.
+    """
+    rows = await run_sql(LOOK, *_given(tried, spent, lane_ids))
+    wanted = [row["id"] for row in rows]
+    works = {work.id: work for work in await list_work("WHERE t.id = ANY({}::uuid[])", wanted)}
+    paused = await find_pauses(wanted)
+    found: dict[UUID, list[Task]] = {lane_id: [] for lane_id in lane_ids}
+    for row in rows:
+        work = works[row["id"]]
+        if work.id not in tried or work.status in (Status.NONCED, Status.SIGNED):
+            found[row["lane"]].append(_task(row, work, paused.get(work.id)))
+    return [sorted(found[lane_id], key=_order) for lane_id in lane_ids]
+
+
+def _given(tried: Collection[UUID], spent: Collection[UUID], lane_ids: Iterable[UUID] | None) -> tuple[Any, ...]:
+    now = clock.now()
+    lanes = None if lane_ids is None else list(lane_ids)
+    return now, now - SEND_AGAIN_AFTER, now - FRESH_SIMULATION, list(tried), list(spent), lanes
+
+
+def _order(task: Task) -> tuple[bool, bool, int, bool, UUID]:
+    work = task.work
+    unsent = work.status in (Status.NONCED, Status.SIGNED)
+    return not unsent, work.nonce is None, work.nonce or 0, work.reason is not None, work.id
+
+
+def _task(row: dict[str, Any], work: Work, paused: str | None) -> Task:
+    call = Call(
+        from_address=work.signer_address,
+        to_address=row["to_address"],
+        calldata=bytes(row["calldata"]),
+        value_wei=int(row["value_wei"]),
+    )
+    return Task(
+        work=work,
+        is_quiet=row["is_quiet"],
+        is_stuck=row["is_stuck"],
+        is_hurried=row["is_hurried"],
+        paused=paused,
+        call=call,
+        known_gas=row["known_gas"],
+        policy_id=row["policy_id"],
+        most_cost_wei=None if row["most_cost_wei"] is None else int(row["most_cost_wei"]),
+        most_cost_a_day_wei=None if row["most_cost_a_day_wei"] is None else int(row["most_cost_a_day_wei"]),
+    )

@@ -1,0 +1,77 @@
+"""What the actions under a policy may still cost today: the limit of 24 hours that was approved with them."""
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from portal import clock
+from portal.actions.errors import GateRefused
+from portal.actions.schemas import SigningOrder
+from portal.chain.signers import TransactionFields
+from portal.db.columns import oldest_id
+from portal.db.engine import run_sql
+from portal.transactions.costs import cost
+from portal.transactions.moves import Work
+
+WINDOW = timedelta(hours=24)
+
+# What is mined has its price; what is not may cost as much as its dearest attempt. Attempts are numbered by time.
+SPENT = """
+    SELECT v.policy, l.chain, t.id, CASE WHEN t.block_number IS NULL
+               THEN (SELECT max(x.gas_limit * x.max_fee_wei) FROM attempt x WHERE x.transaction = t.id) + a.value_wei
+               ELSE t.gas_used * t.gas_price_wei + CASE WHEN t.outcome = 'ok' THEN a.value_wei ELSE 0 END
+           END AS cost
+    FROM transaction t
+    JOIN action a ON a.id = t.action JOIN policy_version v ON v.id = a.policy_version JOIN lane l ON l.id = t.lane
+    WHERE t.id IN (SELECT transaction FROM attempt WHERE id >= {}) AND v.policy = ANY({}::uuid[])
+        AND t.status NOT IN ('rejected', 'displaced')
+"""
+
+
+class Purse:
+    """What each transaction of the policies has spent, or may yet, on its chain."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        self._spent: dict[tuple[UUID, int], dict[UUID, int]] = {}
+        for row in rows:
+            self._spent.setdefault((row["policy"], row["chain"]), {})[row["id"]] = int(row["cost"])
+
+    def left(self, work: Work, approved: SigningOrder) -> int | None:
+        """What all others leave of the day's limit for `work`; None without a limit."""
+        if approved.most_cost_a_day_wei is None:
+            return None
+        return approved.most_cost_a_day_wei - self.spent_by_others(approved.policy_id, work)
+
+    def spent_by_others(self, policy_id: UUID, work: Work) -> int:
+        spent = self._spent.get((policy_id, work.chain_id), {})
+        return sum(wei for id, wei in spent.items() if id != work.id)
+
+    def spend(self, work: Work, approved: SigningOrder, fields: TransactionFields) -> None:
+        """Count what was just signed, for those that are signed after it in the same db transaction."""
+        own = self._spent.setdefault((approved.policy_id, work.chain_id), {})
+        own[work.id] = cost(fields.value_wei, fields.gas_limit, fields.max_fee_wei)
+
+
+async def open_purse(approved: Mapping[UUID, SigningOrder | GateRefused]) -> Purse:
+    """The purse of those policies that have a limit a day; until the db transaction ends nobody else spends of it."""
+    policies = sorted(
+        {
+            order.policy_id
+            for order in approved.values()
+            if isinstance(order, SigningOrder) and order.most_cost_a_day_wei is not None
+        }
+    )
+    if not policies:
+        return Purse([])
+    for policy_id in policies:
+        await run_sql("SELECT pg_advisory_xact_lock(hashtextextended('spending:' || {}::uuid, 0))", policy_id)
+    return Purse(await run_sql(SPENT, oldest_id(clock.now() - WINDOW), policies))
+
+
+async def left_today(policy_id: UUID, work: Work, most_cost_a_day_wei: int | None) -> int | None:
+    """What others leave of the day's limit just now, for whoever only wants to know; None without a limit."""
+    if most_cost_a_day_wei is None:
+        return None
+    purse = Purse(await run_sql(SPENT, oldest_id(clock.now() - WINDOW), [policy_id]))
+    return most_cost_a_day_wei - purse.spent_by_others(policy_id, work)
