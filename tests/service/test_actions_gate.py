@@ -208,4 +208,5 @@ def order_for(*, to: str | None) -> SigningOrder:
         to=to,
         data=b"\x01\x02",
         value_wei=5,
+        policy_id=new_id(),
     )
