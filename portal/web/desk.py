@@ -52,6 +52,7 @@ PLACES: tuple[tuple[Place, ...], ...] = (
         Place("people", "People", "users", Permission.MEMBERS_READ),
         Place("end-users", "End users", "user-heart", Permission.END_USERS_READ),
         Place("api-keys", "API keys", "code", Permission.API_KEYS_READ),
+        Place("webhooks", "Webhooks", "webhook", Permission.WEBHOOKS_READ),
         Place("audit", "Audit", "history", Permission.AUDIT_READ),
         Place("health", "Health", "heartbeat", Permission.HEALTH_READ),
     ),

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 
+from portal import clock
 from portal.errors import InputInvalid
 from portal.web.render import AnyRequest
 
@@ -41,6 +43,14 @@ def to_input(values: Mapping[str, Any], kind: type[T]) -> T:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise _as_input_invalid(str(error)) from None
+
+
+def version_of(text: str) -> datetime:
+    """The version that the form was made from, as it says in a hidden field. Raises `InputInvalid`."""
+    try:
+        return clock.in_utc(datetime.fromisoformat(text), path="/version")
+    except ValueError:
+        raise InputInvalid.at("/version", "The form is not whole. Open it again.") from None
 
 
 def _as_input_invalid(message: str) -> InputInvalid:

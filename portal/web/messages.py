@@ -44,7 +44,6 @@ DONE: dict[str, str] = {
     "group_removed": "The group is dissolved. Its signers stay.",
     "senders_changed": "It is changed. What is proposed from now on goes that way.",
     "right_proposed": "It is proposed. Once it is approved and carried out, the contract knows.",
-    "runway_set": "It is saved. What is low is looked at within a minute.",
     "key_revoked": "The API key is revoked.",
     "replayed": "The signal is assessed again.",
     "delivery_accepted": "The delivery is accepted: this is the signal it became.",

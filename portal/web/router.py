@@ -37,6 +37,7 @@ from portal.web.pages import (
     sources,
     transaction_controls,
     transactions,
+    webhooks,
 )
 
 member_router = Router(
@@ -62,11 +63,12 @@ member_router = Router(
         *contracts.handlers,
         *own_contracts.handlers,
         *signers.handlers,
-        *runway.handlers,
         *signer_groups.handlers,
+        *runway.handlers,
         *chains.handlers,
         *end_users.handlers,
         *api_keys.handlers,
+        *webhooks.handlers,
         *audit.handlers,
         *health.handlers,
         *live.handlers,

@@ -37,6 +37,7 @@ ROOMS = {
     "chains": "No chain yet",
     "end-users": "No end user yet",
     "api-keys": "No API key yet",
+    "webhooks": "No webhook yet",
     "audit": "Audit",
     "health": "Health",
 }

@@ -51,6 +51,7 @@ TOPICS = {
     "signer": Permission.SIGNERS_READ,
     "lane": Permission.TRANSACTIONS_READ,
     "pause": Permission.PAUSES_READ,
+    "webhook": Permission.WEBHOOKS_READ,
 }
 """What a page may ask to be told of, and what one must be allowed to read for it."""
 PAUSE_SECONDS = 0.5

@@ -1,6 +1,6 @@
 """Sources: how well each is heard, its secrets, types and refusals; changed, paused, asked at once."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery
 from portal import clock
 from portal.accounts.permissions import Permission
 from portal.chain import queries as chain
-from portal.errors import InputInvalid, PortalError
+from portal.errors import PortalError
 from portal.signals import queries as signals
 from portal.signals import service
 from portal.signals.health.judgement import SourceHealth, in_words
@@ -24,7 +24,7 @@ from portal.signals.pulls.service import PullInput, PullView, get_pull, pull_now
 from portal.signals.schemas import SecretInput, SignalFilter, SourceView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
-from portal.web.forms import read_values, to_input
+from portal.web.forms import read_values, to_input, version_of
 from portal.web.pages.refused import CAUSES
 from portal.web.pages.source_wizard import form_context, made_page
 from portal.web.render import AnyRequest, see_other
@@ -82,7 +82,7 @@ async def change_source(request: AnyRequest, desk: AtDesk, source_id: FromPath[U
     values = await read_values(request)
     source = await signals.get_source(desk.actor.organization_id, source_id)
     try:
-        expected = _version(values.get("version", ""))
+        expected = version_of(values.get("version", ""))
         await service.change_source(desk.actor, source_id, source_change(source, values), expected=expected)
     except PortalError as error:
         return await _editor_page(request, desk, source_id, values, at_our_fields(error))
@@ -207,14 +207,6 @@ def _usual_silence(health: SourceHealth) -> str | None:
         return None
     longest = roughly(health.longest_usual_gap_seconds)
     return f"Usually one comes {rhythm(health.usual_gap_seconds)}; 95 of 100 silences are no longer than {longest}."
-
-
-def _version(text: str) -> datetime:
-    """What the form was made from. Raises `InputInvalid`."""
-    try:
-        return clock.in_utc(datetime.fromisoformat(text), path="/version")
-    except ValueError:
-        raise InputInvalid.at("/version", "The form is not whole. Open it again.") from None
 
 
 class Standing(msgspec.Struct, frozen=True):
