@@ -34,7 +34,7 @@ async def get_pause(actor: Acting, pause_id: FromPath[UUID]) -> PauseView:
 
 @post(
     "/pauses",
-    summary="Pause",
+    summary="Begin a pause",
     description=(
         "Stops the whole organisation (`scope` is `organization`), or one `chain`, `contract` or `signer`, whose id is "
         "the `subject`. One person or key is enough. Nothing new is signed from then on; what is out is followed."
