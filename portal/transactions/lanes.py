@@ -73,11 +73,22 @@ async def _write(writer: Writer) -> None:
 
 
 async def _seed(writer: Writer) -> None:
-    """Take the first nonce from the chain, once; from then on it is ours to count."""
-    count = await writer.node.transaction_count(writer.lane.address)
+    """Take the first nonce from the chain, once; from then on it is ours to count.
+
+    A node that lags says too little, and one too low would be taken for another program's: the highest counts.
+    """
+    counts = await asyncio.gather(
+        *(node.transaction_count(writer.lane.address) for node in writer.node.each()), return_exceptions=True
+    )
+    known = [count for count in counts if isinstance(count, int)]
+    for count in counts:
+        if isinstance(count, BaseException) and not (known and isinstance(count, NodeUnavailable)):
+            raise count
     async with transaction():
         await leases.hold(writer.lane.lease)
-        await run_sql("UPDATE lane SET next_nonce = {} WHERE id = {} AND next_nonce IS NULL", count, writer.lane.id)
+        await run_sql(
+            "UPDATE lane SET next_nonce = {} WHERE id = {} AND next_nonce IS NULL", max(known), writer.lane.id
+        )
 
 
 async def _round(writer: Writer, tasks: list[Task]) -> bool:

@@ -57,10 +57,16 @@ async def push(writer: Writer, task: Task) -> None:
 
 
 async def _passed_over(writer: Writer, work: Work) -> bool:
-    """Whether the chain's clock, too, says that the newest attempt has waited for long enough."""
+    """Whether the chain's clock, too, says that the newest attempt, which is out, has waited for long enough.
+
+    What no node has taken, such as one that the signer's funds do not suffice for, would not do better for more.
+    """
     rows = await run_sql(
-        "SELECT signed_at_block FROM attempt WHERE transaction = {} ORDER BY max_fee_wei DESC LIMIT 1", work.id
+        "SELECT signed_at_block, first_sent_at FROM attempt WHERE transaction = {} ORDER BY max_fee_wei DESC LIMIT 1",
+        work.id,
     )
+    if rows[0]["first_sent_at"] is None:
+        return False
     head = (await writer.chain.now()).head
     then = (await writer.node.blocks([max(0, rows[0]["signed_at_block"] or 0)]))[0]
     return then is None or head.timestamp - then.timestamp >= STUCK_SECONDS

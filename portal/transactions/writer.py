@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from prometheus_client import Counter
 
@@ -172,6 +173,14 @@ class Writer:
     ) -> StoredAttempt:
         """A new attempt, signed and stored; see `sign_all` for what is raised."""
         order = await self._order(work, kind, gas_limit, earlier, closing_reason)
+        try:
+            return await self._sign(order)
+        except asyncpg.UniqueViolationError:
+            # The same call for the same fees was rejected at this nonce before: a wei more makes other bytes of it.
+            fees = Fees(order.market.max_fee_wei + 1, order.market.max_priority_fee_wei + 1)
+            return await self._sign(msgspec.structs.replace(order, market=fees))
+
+    async def _sign(self, order: Order) -> StoredAttempt:
         if self.lane.signer_kind is SignerKind.LOCAL:
             return await self._shared.sign.do(order)
         [result] = await sign_all([order])  # alone: others would wait for a signer that does not answer

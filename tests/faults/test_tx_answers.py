@@ -124,10 +124,6 @@ async def test_tx_36_every_client_s_words_for_missing_funds_hold(world: World) -
     assert len(await world.attempts(action_id)) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="A replacement that cannot be paid for is raised further each time instead of sent again at its price.",
-)
 async def test_tx_37_funds_that_do_not_suffice_for_a_replacement_leave_the_first_one_alive(geth: World) -> None:
     action_id = await geth.play.approved_mint()
     await geth.work()
@@ -171,11 +167,6 @@ async def test_tx_39_what_no_node_ever_takes_is_rejected_and_its_nonce_is_the_ne
     assert world.play.nonce_on_chain() == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="The next action with the same call gets the same nonce and fees, so its signed bytes are those of the "
-    "rejected one: the unique index on raw_bytes refuses them and the lane fails until the base fee moves.",
-)
 async def test_tx_39_the_next_action_with_the_same_call_is_sent_although_its_bytes_would_be_the_same(
     world: World,
 ) -> None:

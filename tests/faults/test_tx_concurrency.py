@@ -122,11 +122,6 @@ async def test_tx_20_stale_and_alternating_nonces_of_nodes_change_no_allocation(
     await world.finish_ok(*actions)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="A lane takes its first nonce from one node: a lagging one says 0, so the action ends as displaced although "
-    "nobody else used the key. Take the highest of all endpoints, again while nothing of the lane is signed.",
-)
 async def test_tx_20_the_first_nonce_is_not_taken_from_a_node_that_lags(world: World, other_proxy: NodeProxy) -> None:
     action_id = await world.play.approved_mint()
     world.pass_blocks(3)
