@@ -9,9 +9,12 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from portal import clock
+from portal.actions.queries import get_action
 from portal.db.engine import run_sql
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import TransactionStatus as Status
+from portal.web.deeds import deed_of, steps_of
 from tests.actions import settings_chain
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor
@@ -109,6 +112,43 @@ async def test_every_state_is_shown_in_words_on_every_page(reader: Reader, play:
             shown = text_of(page)
             assert word in shown, (name, path)
             assert sentence in shown or (path == "transactions" and name == "final"), (name, path)
+
+
+DONE = {"mined", "confirmed", "final", "too late"}
+NOT_DONE = {
+    "reverted": "It did not work",
+    "called off": "It was called off",
+    "cancelled": "It was called off",
+    "expired with a nonce": "It was not done in time",
+    "expired": "It was not done in time",
+    "refused": "It was stopped",
+    "rejected": "It did not work",
+    "displaced": "It did not work",
+}
+
+
+async def test_whom_it_was_for_reads_whether_it_was_done_and_no_hex(play: Play) -> None:
+    action_id = await play.sent_mint()
+    view = await play.view(action_id)
+    action = await get_action(play.organization_id, action_id)
+    blank = dict.fromkeys(("outcome", "reason", "closing_reason", "revert_reason", "evidence", *INCLUDED))
+    now = clock.now().isoformat()
+    for name, (status, columns, *_) in CASES.items():
+        moments = {"mined_at": now, "finalized_at": now} if "block_number" in columns else {}
+        blank_moments = {"mined_at": None, "finalized_at": None}
+        await put(view.id, status, {**blank, **blank_moments, "nonce": view.nonce, **columns, **moments})
+        shown = await play.view(action_id)
+        last = steps_of(action, shown, None)[-1]
+        deed = deed_of(action, shown, None, "Acme")
+        if name in NOT_DONE:
+            assert last.title == NOT_DONE[name]
+            assert "on record" not in last.text
+            assert deed.state.word in ("Did not work", "Called off", "Not done in time")
+        elif name in DONE:
+            assert "on record" in last.text, name
+        else:
+            assert (last.title, deed.state.word) == ("It is on its way", "On its way"), name
+        assert "0x" not in last.text
 
 
 async def test_the_proof_of_a_displacement_is_shown(reader: Reader, play: Play) -> None:
