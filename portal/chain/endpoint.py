@@ -9,6 +9,8 @@ import asyncio
 import itertools
 import math
 import random
+import re
+import sys
 import time
 from collections.abc import Sequence
 from enum import StrEnum
@@ -28,9 +30,13 @@ REQUEST_SECONDS = Histogram("portal_node_request_seconds", "Time of one request 
 FAILURES = Counter("portal_node_failures_total", "Failures of an RPC endpoint", ["chain", "endpoint", "trouble"])
 UP = Gauge("portal_node_endpoint_up", "1 while an RPC endpoint answered when last asked", ["chain", "endpoint"])
 TIMEOUT_SECONDS = 10
+KEEP_OPEN_SECONDS = 4
+"""Less than servers keep an idle connection (Node 5), so that none is used just as the server closes it."""
 MOST_BYTES = 64 * 2**20
 """Of one answer: far beyond any that is asked for, and within what a process can hold."""
 LONGEST_REST_SECONDS = 120
+OF_BATCHES = re.compile(r"batch|\barray\b", re.I)
+"""In the words with which nodes refuse several questions in one request."""
 IDS = itertools.count(1)
 """Unique in this process, so that an answer to another request is never taken for the one that is waited for."""
 
@@ -74,6 +80,10 @@ class EndpointFailed(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class BatchRefused(EndpointFailed):
+    """It does not take so many questions in one request."""
+
+
 class Endpoint:
     """One RPC address of a chain, the `place`-th of the settings, with connections that are kept open."""
 
@@ -93,6 +103,8 @@ class Endpoint:
         self._failures = 0
         self._failed_at = self._rests_until = -math.inf
         self._verified = False
+        self._most_at_once = sys.maxsize
+        """Questions in one request; 1 is sent without a list around it."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._session: aiohttp.ClientSession | None = None
         self._verifying = asyncio.Lock()
@@ -202,13 +214,25 @@ class Endpoint:
         )
 
     async def _post(self, asked: Sequence[Asked]) -> list[Answer | None]:
+        """The answers, asked for in as many requests as it takes: some nodes limit batches, or take none at all."""
+        answers: list[Answer | None] = []
+        while len(answers) < len(asked):
+            part = asked[len(answers) :][: self._most_at_once]
+            try:
+                answers += await self._request(part)
+            except BatchRefused:
+                if self._most_at_once == 1:
+                    raise
+                self._most_at_once = len(part) // 2 or 1
+        return answers
+
+    async def _request(self, asked: Sequence[Asked]) -> list[Answer | None]:
         ids = [next(IDS) for _ in asked]
-        body = msgspec.json.encode(
-            [
-                {"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}
-                for id, (method, parameters) in zip(ids, asked, strict=True)
-            ]
-        )
+        questions = [
+            {"jsonrpc": "2.0", "id": id, "method": method, "params": parameters}
+            for id, (method, parameters) in zip(ids, asked, strict=True)
+        ]
+        body = msgspec.json.encode(questions if self._most_at_once > 1 else questions[0])
         try:
             async with self._connections().post(self._url, data=body, allow_redirects=False) as response:
                 content = await _read(response)
@@ -220,6 +244,8 @@ class Endpoint:
             raise EndpointFailed(Trouble.UNREACHABLE, "cannot be reached") from None
         if response.status in (408, 429) or response.status >= 500:
             raise _refused(response)
+        if response.status == 413:
+            raise BatchRefused(Trouble.BROKEN, "answers HTTP 413")
         try:
             said = msgspec.json.decode(content)
         except ValueError:
@@ -230,9 +256,10 @@ class Endpoint:
             said = None
         if isinstance(said, list):
             return _match(ids, said)
+        if isinstance(said, dict) and self._most_at_once == 1 and said.get("id") in ids:
+            return _match(ids, [said])
         if isinstance(said, dict) and said.get("error") is not None:
-            trouble = Trouble.BUSY if is_busy(said["error"]) else Trouble.BROKEN
-            raise EndpointFailed(trouble, f"refuses the request: {error_text(said['error'])}")
+            raise _refusal(said["error"])
         if response.status >= 300:
             raise _refused(response)
         raise _nonsense()
@@ -244,7 +271,7 @@ class Endpoint:
             self._loop = loop
             self._verifying = asyncio.Lock()
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=10),
+                connector=aiohttp.TCPConnector(limit=32, keepalive_timeout=KEEP_OPEN_SECONDS),
                 timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS),
                 headers={"content-type": "application/json"},
             )
@@ -287,6 +314,14 @@ def _failure_in(answers: Sequence[Answer | None]) -> EndpointFailed | None:
         if answer and "error" in answer and is_busy(answer["error"]):
             return EndpointFailed(Trouble.BUSY, f"refuses the request: {error_text(answer['error'])}")
     return None
+
+
+def _refusal(error: Any) -> EndpointFailed:
+    """Of a request as a whole."""
+    said = f"refuses the request: {error_text(error)}"
+    if OF_BATCHES.search(said):
+        return BatchRefused(Trouble.BROKEN, said, arrived=False)
+    return EndpointFailed(Trouble.BUSY if is_busy(error) else Trouble.BROKEN, said)
 
 
 def _refused(response: aiohttp.ClientResponse) -> EndpointFailed:

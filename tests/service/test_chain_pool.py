@@ -110,6 +110,27 @@ async def test_the_same_answer_twice_is_one_answer() -> None:
         assert await node.balance(OTHER) == 7
 
 
+@pytest.mark.parametrize("most", [30, 3, 1, 0])
+async def test_a_node_that_limits_batches_gets_as_many_requests_as_it_takes(most: int) -> None:
+    sizes: list[int] = []
+
+    def limited(asked: Any) -> Any:
+        batch = [asked] if isinstance(asked, dict) else asked
+        if len(batch) > max(most, 1) or (most == 0 and isinstance(asked, list)):
+            return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch too large"}}
+        sizes.append(len(batch))
+        answers = [{"id": each["id"], "result": {"eth_chainId": "0x1"}.get(each["method"])} for each in batch]
+        return answers if isinstance(asked, list) else answers[0]
+
+    async with answering(limited) as url, node_of(url) as node:
+        assert await node.receipts([f"0x{place:064x}" for place in range(80)]) == [None] * 80
+        assert sum(sizes) == 1 + 80
+        assert max(sizes) > most // 4
+        sizes.clear()
+        assert await node.receipts(["0x" + "ab" * 32] * 4) == [None] * 4
+        assert sum(sizes) == 4, "it is known from now on"
+
+
 # What counts against an endpoint.
 
 

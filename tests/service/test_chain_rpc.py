@@ -240,7 +240,8 @@ async def answering(
         said = answer(batch := json.loads(await request.read()))
         body = said if isinstance(said, bytes) else json.dumps(said).encode()
         kind = "text/html" if body.startswith(b"<") else "application/json"
-        return web.Response(body=body, status=status if only in ("", batch[0]["method"]) else 200, content_type=kind)
+        fails = not only or only == batch[0]["method"]
+        return web.Response(body=body, status=status if fails else 200, content_type=kind)
 
     app = web.Application()
     app.router.add_post("/v3/secret-key", handle)
