@@ -156,6 +156,28 @@ def reset(chain_id: int) -> None:
     click.echo("\n".join(_run(unset_chain(chain_id))))
 
 
+@chain.command()
+@data_option
+@click.argument("chain_id", type=int)
+def pause(chain_id: int) -> None:
+    """Sign and send nothing new on a chain, for any organisation; what is out is still followed."""
+    from portal.local.chains import halt_chain
+
+    _administer()
+    click.echo(_run(halt_chain(chain_id)))
+
+
+@chain.command()
+@data_option
+@click.argument("chain_id", type=int)
+def resume(chain_id: int) -> None:
+    """Let what has waited go on."""
+    from portal.local.chains import free_chain
+
+    _administer()
+    click.echo(_run(free_chain(chain_id)))
+
+
 @main.command()
 @data_option
 @click.option("--json", "as_json", is_flag=True, help="Print what was made as one JSON object.")

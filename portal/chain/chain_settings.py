@@ -63,6 +63,16 @@ async def reset_chain(chain_id: int, *, by: str) -> dict[str, tuple[str, str]]:
     return await _change(chain_id, lambda settings: _as_preset(settings, chain_id), by=by, updated_at=None)
 
 
+async def pause_chain(chain_id: int, *, by: str) -> bool:
+    """Sign and send nothing new on the chain, for anybody; what is out is still followed. False if it was paused."""
+    return await _set_paused(chain_id, clock.now(), by)
+
+
+async def resume_chain(chain_id: int, *, by: str) -> bool:
+    """Let what has waited go on. False if it was not paused."""
+    return await _set_paused(chain_id, None, by)
+
+
 async def apply_presets() -> list[str]:
     """Bring every chain that nobody set by hand to its preset; a sentence for each chain, by id. Can be repeated."""
     said = []
@@ -145,6 +155,15 @@ def _rules(it: ChainSettings) -> list[tuple[str, bool, str]]:
             "in_flight_limit must be from 1 to 16: a node's pool keeps 16 transactions of one address.",
         ),
     ]
+
+
+async def _set_paused(chain_id: int, at: datetime | None, by: str) -> bool:
+    await get_chain_settings(chain_id)
+    other = Chain.paused_at.is_null() if at else Chain.paused_at.is_not_null()
+    changed = await Chain.update({Chain.paused_at: at}).where(Chain.id == chain_id, other).returning(Chain.id)
+    if changed:
+        log.warning("chain.paused" if at else "chain.resumed", chain_id=chain_id, by=by)
+    return bool(changed)
 
 
 async def _change(

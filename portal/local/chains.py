@@ -1,4 +1,4 @@
-"""What `portal seed` and `portal chain show|set|reset` do."""
+"""What `portal seed` and `portal chain show|set|reset|pause|resume` do."""
 
 import getpass
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,10 @@ from portal.chain.chain_settings import (
     apply_presets,
     get_chain_settings,
     in_words,
+    pause_chain,
     read_pairs,
     reset_chain,
+    resume_chain,
     update_chain,
 )
 from portal.chain.queries import list_chains
@@ -62,6 +64,17 @@ async def set_chain(chain_id: int, pairs: Sequence[str]) -> list[str]:
 async def unset_chain(chain_id: int) -> list[str]:
     """Back to the preset; what changed, in lines."""
     return _changed(await reset_chain(chain_id, by=_who()))
+
+
+async def halt_chain(chain_id: int) -> str:
+    """Pause a chain for everybody; what was done, as a sentence."""
+    done = await pause_chain(chain_id, by=_who())
+    return "Nothing new is signed or sent on it until `portal chain resume`." if done else "It is paused already."
+
+
+async def free_chain(chain_id: int) -> str:
+    """End that pause; what was done, as a sentence."""
+    return "It goes on." if await resume_chain(chain_id, by=_who()) else "It is not paused."
 
 
 def _changed(changed: Mapping[str, tuple[str, str]]) -> list[str]:

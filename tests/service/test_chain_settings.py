@@ -15,13 +15,15 @@ from portal.chain.chain_settings import (
     check,
     get_chain_settings,
     in_words,
+    pause_chain,
     read,
     read_pairs,
     reset_chain,
+    resume_chain,
     update_chain,
 )
 from portal.chain.presets import PRESETS, unknown
-from portal.chain.queries import get_fee_settings
+from portal.chain.queries import get_chain, get_fee_settings
 from portal.chain.tables import Chain, FeeStyle
 from portal.db.engine import run_sql
 from portal.errors import InputInvalid, NotFound
@@ -66,6 +68,22 @@ async def test_what_was_set_by_hand_is_left_alone_until_it_is_reset(polygon: int
     assert (fees.most_fee_wei, fees.style) == (500 * GWEI, FeeStyle.EIP1559)
     assert "confirmations" in await reset_chain(polygon, by="ada")
     assert await apply_presets() == ["Polygon (chain 137): as its preset says."]
+
+
+async def test_a_chain_is_paused_for_everybody_and_no_preset_ends_that(polygon: int) -> None:
+    with capture_logs() as logs:
+        assert await pause_chain(polygon, by="ada")
+        assert not await pause_chain(polygon, by="ada")
+        await apply_presets()
+        assert (await get_chain(polygon)).paused_at
+        assert (await get_chain(polygon)).updated_at is None
+        assert await resume_chain(polygon, by="ada")
+        assert not await resume_chain(polygon, by="ada")
+    assert (await get_chain(polygon)).paused_at is None
+    said = [(each["event"], each["by"]) for each in logs if each["event"] in ("chain.paused", "chain.resumed")]
+    assert said == [("chain.paused", "ada"), ("chain.resumed", "ada")]
+    with pytest.raises(NotFound):
+        await pause_chain(5, by="ada")
 
 
 async def test_the_limit_in_flight_is_no_matter_of_the_preset(polygon: int) -> None:
