@@ -13,6 +13,7 @@ from portal.actions.checks import checked
 from portal.actions.queries import get_policy
 from portal.actions.schemas import DecimalString
 from portal.audit import service as audit
+from portal.chain.abi import RECEIVE
 from portal.chain.queries import get_signer
 from portal.chain.tables import SignerPurpose
 from portal.db.columns import oldest_id
@@ -93,6 +94,8 @@ class TopUpView(TopUpInput, frozen=True, kw_only=True):
     signer_id: UUID
     treasury_name: str | None
     policy_name: str | None
+    proposed_id: UUID | None
+    """The action of a top-up that waits for approval."""
     runways: list[Runway]
     """On each chain where it sends."""
 
@@ -113,11 +116,14 @@ async def get_top_up(organization_id: UUID, signer_id: UUID) -> TopUpView:
     """When the signer is topped up and from where, with its runways. Raises `NotFound`."""
     rows = await run_sql(
         """SELECT s.id AS signer_id, s.low_balance_wei::text, s.top_up_wei::text, s.top_up_from AS treasury_id,
-                  s.top_up_policy AS policy_id, treasury.name AS treasury_name, policy.name AS policy_name
+                  s.top_up_policy AS policy_id, treasury.name AS treasury_name, policy.name AS policy_name,
+                  (SELECT a.id FROM action a JOIN contract c ON c.id = a.contract
+                   WHERE c.organization = s.organization AND c.address = s.address AND a.function = {}
+                   AND a.status = 'proposed' ORDER BY a.id DESC LIMIT 1) AS proposed_id
            FROM signer s LEFT JOIN signer treasury ON treasury.id = s.top_up_from
                 LEFT JOIN policy ON policy.id = s.top_up_policy
            WHERE s.id = {} AND s.organization = {} AND s.purpose = {}""",
-        *(signer_id, organization_id, SignerPurpose.SENDS.value),
+        *(RECEIVE, signer_id, organization_id, SignerPurpose.SENDS.value),
     )
     if not rows:
         raise NotFound("There is no such signer.")

@@ -64,6 +64,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     icon: str
+    place: str
+    """The key of the place where more is said; there it is not repeated."""
     href: str
     link: str
 
@@ -115,16 +117,17 @@ async def provide_desk(
 
 async def _alarms(actor: Actor, slug: str) -> list[Alarm]:
     """What is paused, and whether a lane does not move."""
-    href = f"/orgs/{slug}/pauses"
     stops = await pauses.list_stops(actor.organization_id)
-    found = [Alarm(text=stop, icon="player-pause", href=href, link="Pauses") for stop in stops[:MOST_STOPS]]
+    said = [(stop, "player-pause", "pauses", "Pauses") for stop in stops[:MOST_STOPS]]
     if (more := len(stops) - MOST_STOPS) > 0:
-        text = f"{count(more, 'more is', 'more are')} paused."
-        found.append(Alarm(text=text, icon="player-pause", href=href, link="All of them"))
+        said.append((f"{count(more, 'more is', 'more are')} paused.", "player-pause", "pauses", "All of them"))
     if stuck := await lanes.count_stuck_lanes(actor.organization_id):
         text = f"{count(stuck, 'lane does', 'lanes do')} not move: what waits there is not sent or not mined."
-        found.append(Alarm(text=text, icon="alert-triangle", href=f"/orgs/{slug}/lanes", link="Lanes"))
-    return found
+        said.append((text, "alert-triangle", "lanes", "Lanes"))
+    return [
+        Alarm(text=text, icon=icon, place=place, href=f"/orgs/{slug}/{place}", link=link)
+        for text, icon, place, link in said
+    ]
 
 
 def desk_page(

@@ -2,7 +2,7 @@
 
 import math
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal, localcontext
 from functools import cache
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -25,6 +25,7 @@ THEMES = ("light", "dark")
 BACKGROUND = "x-background"
 """Header of what every page asks by itself, however long it is open: it keeps no session alive."""
 NEARLY = 1.01
+WEI_DECIMALS = 18
 UNITS = ((31_536_000, "year"), (2_592_000, "month"), (86_400, "day"), (3_600, "hour"), (60, "minute"))
 
 
@@ -82,6 +83,13 @@ def amount(value: int | str | Decimal, decimals: int | None = 0, symbol: str | N
     whole, fraction = (digits[:-decimals], digits[-decimals:].rstrip("0")) if decimals else (digits, "")
     text = f"{int(whole):,}" + (f".{fraction}" if fraction else "")
     return f"{'-' if int(value) < 0 else ''}{text}{f' {symbol}' if symbol else ''}"
+
+
+def coins(wei: int | str, symbol: str) -> str:
+    """`999.998 ETH`: the six digits that matter, rounded down; exact amounts are for where something is decided."""
+    with localcontext(prec=6, rounding=ROUND_DOWN):
+        rounded = +Decimal(int(wei))
+    return amount(int(rounded), WEI_DECIMALS, symbol)
 
 
 def short(value: str) -> str:
@@ -149,6 +157,7 @@ def environment() -> Environment:
         "clock": clock_element,
         "moment": moment_element,
         "amount": amount,
+        "coins": coins,
         "short": short,
         "browser": browser,
     }

@@ -13,6 +13,7 @@ from portal.transactions.jobs import watch_chains
 from portal.transactions.top_ups import read_signers
 from portal.transactions.watchdog import STUCK_AFTER, watch_lanes
 from portal.web.pages.runway import days_in_words
+from portal.web.render import coins
 from tests.actions import make_signer, settings_chain
 from tests.anvil import Anvil
 from tests.http.test_web_pages import Reader, text_of
@@ -149,7 +150,7 @@ async def test_a_lane_that_does_not_move_is_said_on_every_page(reader: Reader, p
     listed = await reader.get(f"{HOME}/lanes")
     assert "Does not move" in text_of(listed)
     path = re.findall(rf'href="({HOME}/lanes/[^"]+)"', listed.text)[0]
-    assert "It does not move, since" in text_of(await reader.get(path))
+    assert "It does not move; it last moved" in text_of(await reader.get(path))
 
 
 async def test_a_signer_that_is_low_is_said_and_its_top_up_is_set_by_a_form(reader: Reader, play: Play) -> None:
@@ -195,3 +196,18 @@ async def test_a_signer_that_is_low_is_said_and_its_top_up_is_set_by_a_form(read
 )
 def test_a_forecast_is_said_no_more_exactly_than_it_is_known(days: float, words: str) -> None:
     assert days_in_words(days) == words
+
+
+@pytest.mark.parametrize(
+    ("wei", "words"),
+    [
+        (0, "0 ETH"),
+        (1, "0.000000000000000001 ETH"),
+        (15 * 10**16, "0.15 ETH"),
+        (999997556829709744130, "999.997 ETH"),
+        (1999999999999999999, "1.99999 ETH"),
+        (1234567 * 10**18, "1,234,560 ETH"),
+    ],
+)
+def test_a_balance_is_said_by_the_digits_that_matter_and_never_as_more(wei: int, words: str) -> None:
+    assert coins(wei, "ETH") == words

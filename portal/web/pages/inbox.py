@@ -3,6 +3,7 @@
 from typing import Any
 
 from litestar import Response, get
+from litestar.params import FromQuery
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
@@ -26,9 +27,9 @@ async def show_inbox_rows(request: AnyRequest, desk: AtDesk) -> Response[str]:
 
 
 @get("/inbox/waiting", opt=READ)
-async def show_waiting(request: AnyRequest, desk: AtDesk) -> Response[str]:
+async def show_waiting(request: AnyRequest, desk: AtDesk, place: FromQuery[str] = "") -> Response[str]:
     """How many actions wait for the reader, and what is paused or stuck, for any page that stays open."""
-    return fragment(request, "actions/_waiting.html", {"desk": desk})
+    return fragment(request, "actions/_waiting.html", {"desk": desk, "active": place})
 
 
 async def _rows(desk: Desk) -> dict[str, Any]:

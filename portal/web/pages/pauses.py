@@ -94,6 +94,8 @@ async def _choices(desk: Desk, lasting: list[PauseView]) -> list[tuple[str, str]
     """What can be paused and is not: value and words, the widest first; of contracts and signers the newest 200."""
     organization = desk.actor.organization_id
     contracts = (await chain.list_contracts(organization, limit=CHOICES)).items
+    # What can only receive is a signer's own address: it is paused as the signer that sends.
+    contracts = [each for each in contracts if [one.name for one in each.functions] != ["receive"]]
     signers = (await chain.list_signers(organization, limit=CHOICES)).items
     found = [
         (f"{EVERYTHING}:", f"Everything in {desk.organization}"),
