@@ -12,6 +12,7 @@ from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
 from portal.transactions import standing
+from portal.transactions.costs import Limits, most_fee
 from portal.transactions.fees import fee_cap, raised
 from portal.transactions.schemas import AttemptView, Evidence, Holding, TransactionView
 from portal.transactions.standing import Standing
@@ -224,15 +225,21 @@ def _standing(row: dict[str, Any], attempts: list[dict[str, Any]]) -> Standing:
 
 
 def _may_cost_more(row: dict[str, Any], attempts: list[dict[str, Any]]) -> bool:
-    """Whether an attempt with the least fees that a pool takes instead of the newest stays within every cap."""
+    """Whether the least fees that a pool takes instead of the newest attempt's keep to every limit but the day's."""
     if not attempts:
         return False
-    fee = raised(max(int(each["max_fee_wei"]) for each in attempts))
-    most = fee_cap(Fees(int(attempts[0]["max_fee_wei"]), int(attempts[0]["max_priority_fee_wei"])))
-    cost = fee * attempts[-1]["gas_limit"] + (0 if attempts[-1]["kind"] == AttemptKind.NOOP else row["value_wei"])
-    return fee <= min(most, row["most_fee_wei"] or most) and (
-        row["most_cost_wei"] is None or cost <= row["most_cost_wei"]
+    newest = attempts[-1]
+    first = next(each for each in attempts if each["kind"] == newest["kind"])
+    is_call = newest["kind"] == AttemptKind.CALL
+    limits = Limits(
+        value_wei=int(row["value_wei"]) if is_call else 0,
+        gas_limit=newest["gas_limit"],
+        currency=row["currency"],
+        most_fee_wei=None if row["most_fee_wei"] is None else int(row["most_fee_wei"]),
+        most_cost_wei=int(row["most_cost_wei"]) if is_call and row["most_cost_wei"] is not None else None,
     )
+    cap, of_first = most_fee(limits), fee_cap(Fees(int(first["max_fee_wei"]), int(first["max_priority_fee_wei"])))
+    return raised(int(newest["max_fee_wei"])) <= (of_first if cap is None else min(cap, of_first))
 
 
 def _attempt_view(row: dict[str, Any], attempt: dict[str, Any]) -> AttemptView:

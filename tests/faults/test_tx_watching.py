@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from portal.actions.queries import get_action
 from portal.db.engine import run_sql
+from portal.transactions.controls import cancel
 from portal.transactions.schemas import TransactionView
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status
@@ -247,6 +248,49 @@ async def test_tx_70_a_reorganisation_after_it_was_confirmed_is_an_event_of_its_
     (view,) = await world.finish_ok(action_id)
     assert await told(view) == [*("broadcast", "mined", "confirmed", "reorganised", "mined", "confirmed", "finalized")]
     assert await world.play.minted() == 1
+
+
+async def cancelled(world: World) -> Any:
+    """The id of an action whose nonce is being used up by a transaction that does nothing."""
+    action_id = await sent(world)
+    await cancel(world.play.stage.cast.alice.actor, (await world.view(action_id)).id)
+    await world.work()
+    closing = await world.view(action_id)
+    assert (closing.status, [attempt.kind for attempt in closing.attempts]) == (Status.CLOSING, ["call", "noop"])
+    return action_id
+
+
+async def test_tx_71_a_cancelled_one_that_is_reorganised_is_closing_again(world: World) -> None:
+    action_id = await cancelled(world)
+    world.pass_blocks(1)
+    await world.work()
+    mined = await world.view(action_id)
+    assert (mined.status, mined.outcome, mined.failure) == (Status.MINED, Outcome.CANCELLED, None)
+    world.node.rpc("anvil_reorg", 1, [])
+    await world.work()
+    undone = await world.view(action_id)
+    assert (undone.status, undone.outcome, undone.closing_reason) == (Status.CLOSING, None, "cancelled")
+    await world.work()
+    _, noop = await world.play.attempts(action_id)
+    assert times_sent(world, noop) == 2
+    (view,) = await world.finish(action_id)
+    assert (view.status, view.outcome) == (Status.FINALIZED, Outcome.CANCELLED)
+    assert "so the action was not carried out" in str(view.remark)
+    assert await told(view) == [*("broadcast", "closing", "mined", "reorganised", "mined", "confirmed", "finalized")]
+    assert await world.play.minted() == 0
+
+
+async def test_tx_71_a_nonce_that_a_foreign_one_held_for_a_while_is_closing_again(world: World) -> None:
+    action_id = await cancelled(world)
+    world.spend_nonce()
+    await world.work()
+    assert (await world.view(action_id)).status is Status.SUSPECT
+    world.node.rpc("anvil_reorg", 1, [])
+    world.pass_blocks(2)
+    await world.work()
+    assert (await world.view(action_id)).status is Status.CLOSING
+    (view,) = await world.finish(action_id)
+    assert (view.status, view.outcome) == (Status.FINALIZED, Outcome.CANCELLED)
 
 
 # Finality
