@@ -17,6 +17,7 @@ from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor, copied
 from tests.keepers import given_settings, running_kms
 from tests.people import Cast
+from tests.service.test_signers_groups import carry_out, deployed, make_group
 
 
 @pytest.fixture
@@ -57,7 +58,9 @@ async def test_a_signer_is_disabled_with_its_consequences_said_and_enabled_again
     home = f"{HOME}/signers/{stage.signer_id}"
     await stage.propose_unsimulated()
     await reader.sign_in(stage.cast.alice)
-    assert "1 open proposal names it. They stay open, and are refused" in text_of(await reader.get(home))
+    assert "1 open proposal names it. That stays open; what is approved while it is disabled is refused." in text_of(
+        await reader.get(home)
+    )
     assert (await reader.post(f"{home}/disable")).headers["location"].endswith("done=signer_disabled")
     shown = text_of(await reader.get(home))
     assert "Nothing is signed with it." in shown
@@ -146,6 +149,28 @@ async def test_a_group_is_made_filled_and_given_to_a_contract(reader: Reader, st
     assert refused.status_code == 409
     inbox = text_of(await reader.get(f"{HOME}/actions"))
     assert "Cancelled" in inbox, "what Treasury was to send when Second took over"
+
+
+async def test_what_the_owner_of_points_must_allow_first_is_said_and_proposed(reader: Reader, stage: Stage) -> None:
+    contract_id = await deployed(stage)
+    group_id, [first, _] = await make_group(stage, 2)
+    await reader.sign_in(stage.cast.alice)
+    senders = f"{HOME}/contracts/{contract_id}/senders"
+    refused = await reader.post(senders, signer_id=str(stage.signer_id), signer_group_id=str(group_id))
+    assert refused.status_code == 409
+    shown = text_of(refused)
+    assert "Minters 0 may not mint LOY yet. Propose that the owner lets it" in shown
+    assert shown.count("Propose to let it") == 2
+    rights = f"{HOME}/contracts/{contract_id}/rights"
+    proposed = await reader.post(rights, mint=str(first), policy_id=str(stage.policy_id))
+    assert proposed.headers["location"].endswith("done=right_proposed")
+    await carry_out(stage, UUID(re.search(r"actions/([0-9a-f-]{36})", proposed.headers["location"])[1]))
+    shown = text_of(await reader.get(f"{senders}?group_id={group_id}"))
+    assert "Propose to end it" in shown
+    assert shown.count("Propose to let it") == 1
+    handed = await reader.post(rights, own=str(first), policy_id=str(stage.policy_id))
+    assert "transfer_ownership" in (await reader.get(handed.headers["location"])).text
+    assert (await reader.post(rights, mint="nobody", policy_id=str(stage.policy_id))).status_code == 400
 
 
 async def test_who_may_not_change_signers_sees_but_does_not_change(reader: Reader, stage: Stage) -> None:

@@ -87,14 +87,15 @@ async def change_senders(request: AnyRequest, desk: AtDesk, contract_id: FromPat
 
 @post("/contracts/{contract_id:uuid}/rights", opt={"permission": Permission.ACTIONS_PROPOSE})
 async def propose_right(request: AnyRequest, desk: AtDesk, contract_id: FromPath[UUID]) -> Response[Any]:
-    """Leads to the action by which the contract's owner lets a signer mint, or hands the contract over to it."""
+    """Leads to the action by which the contract's owner lets a signer mint, or no longer, or makes it the owner."""
     values = await read_values(request)
     try:
-        signer, policy = _id(values.get("signer_id", ""), "signer_id"), _id(values.get("policy_id", ""), "policy_id")
-        if values.get("right") == "own":
-            action = await service.propose_handover(desk.actor, contract_id, signer, policy)
+        policy = _id(values.get("policy_id", ""), "policy_id")
+        if "own" in values:
+            action = await service.propose_handover(desk.actor, contract_id, _id(values["own"], "own"), policy)
         else:
-            may = values.get("right") != "no longer"
+            may = "mint" in values
+            signer = _id(values.get("mint" if may else "no_longer", ""), "mint")
             action = await service.propose_right(desk.actor, contract_id, signer, policy, may=may)
     except PortalError as error:
         return await _senders_page(request, desk, contract_id, {}, error)
