@@ -155,12 +155,21 @@ async def _views(rows: list[dict[str, Any]]) -> list[TransactionView]:
     return [_view(row, attempts[row["id"]]) for row in rows]
 
 
+AS_STORED = (
+    *("id", "chain_id", "chain_name", "currency", "signer_id", "signer_address", "nonce", "correlation_id"),
+    *("block_number", "block_hash", "confirmations_required", "contract_address", "gas_used"),
+    *("queued_at", "broadcast_at", "mined_at", "confirmed_at", "finalized_at"),
+    *("cancel_requested_at", "hurry_requested_at", "execute_before", "suspect_since"),
+)
+"""What a view takes over from its row as it is."""
+
+
 def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionView:
     it = _standing(row, attempts)
     hash = row["mined_hash"] or (attempts[-1]["hash"] if attempts else None)
     price = None if row["gas_price_wei"] is None else int(row["gas_price_wei"])
     return TransactionView(
-        id=row["id"],
+        **{name: row[name] for name in AS_STORED},
         action_id=row["action"],
         status=it.status,
         outcome=it.outcome,
@@ -173,34 +182,13 @@ def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionVie
         may_hurry=(
             it.status in HURRIABLE and not it.hurry_requested and not it.ahead and _may_cost_more(row, attempts)
         ),
-        cancel_requested_at=row["cancel_requested_at"],
-        hurry_requested_at=row["hurry_requested_at"],
-        execute_before=row["execute_before"],
-        suspect_since=row["suspect_since"],
         evidence=msgspec.json.decode(row["evidence"], type=Evidence) if row["evidence"] else None,
-        chain_id=row["chain_id"],
-        chain_name=row["chain_name"],
-        currency=row["currency"],
-        signer_id=row["signer_id"],
-        signer_address=row["signer_address"],
-        nonce=row["nonce"],
         hash=hash,
         explorer_url=_explorer_page(row, hash),
-        block_number=row["block_number"],
-        block_hash=row["block_hash"],
         confirmations=it.confirmations,
-        confirmations_required=row["confirmations_required"],
-        contract_address=row["contract_address"],
-        gas_used=row["gas_used"],
         gas_price_wei=None if price is None else str(price),
         fee_wei=None if price is None else str(price * row["gas_used"]),
         attempts=[_attempt_view(row, attempt) for attempt in attempts],
-        correlation_id=row["correlation_id"],
-        queued_at=row["queued_at"],
-        broadcast_at=row["broadcast_at"],
-        mined_at=row["mined_at"],
-        confirmed_at=row["confirmed_at"],
-        finalized_at=row["finalized_at"],
     )
 
 
