@@ -20,6 +20,8 @@ from portal.logging import get_logger
 from portal.ops import readings
 from portal.settings import get_settings
 from portal.signals.health.judgement import in_words
+from portal.transactions.lane_queries import LaneView, list_stuck_lanes
+from portal.transactions.pauses import list_stops
 
 log = get_logger(__name__)
 CHECK_SECONDS = 3.0
@@ -80,7 +82,7 @@ async def check_installation() -> list[Check]:
 
 
 async def check_organization(organization_id: UUID) -> list[Check]:
-    """What is one organisation's own: its sources, its transactions and the balances of its signers."""
+    """What is one organisation's own: sources, transactions, lanes, pauses and the balances of its signers."""
 
     async def sources() -> list[Check]:
         return [_source_check(source) for source in await readings.read_sources(organization_id)]
@@ -91,7 +93,19 @@ async def check_organization(organization_id: UUID) -> list[Check]:
     async def transactions() -> list[Check]:
         return [_transactions_check(await readings.read_transactions(organization_id))]
 
-    looks: dict[str, Look] = {"sources": sources, "signers": signers, "transactions": transactions}
+    async def lanes() -> list[Check]:
+        return [_lanes_check(await list_stuck_lanes(organization_id))]
+
+    async def pauses() -> list[Check]:
+        return [_pauses_check(await list_stops(organization_id))]
+
+    looks: dict[str, Look] = {
+        "sources": sources,
+        "signers": signers,
+        "transactions": transactions,
+        "lanes": lanes,
+        "pauses": pauses,
+    }
     return await _gather(looks, organization_id)
 
 
@@ -221,6 +235,21 @@ def _transactions_check(reading: dict[str, Any]) -> Check:
     )
 
 
+def _lanes_check(stuck: list[LaneView]) -> Check:
+    said = [f"{lane.signer_name} on {lane.chain_name} does not move. {lane.waits_for}" for lane in stuck]
+    return Check(
+        name="lanes",
+        state=State.DEGRADED if stuck else State.OK,
+        message=" ".join(said) or "Every lane moves.",
+        values={"stuck": [lane.id for lane in stuck]},
+    )
+
+
+def _pauses_check(stops: list[str]) -> Check:
+    state = State.DEGRADED if stops else State.OK
+    return Check(name="pauses", state=state, message=" ".join(stops) or "Nothing is paused.")
+
+
 def _signer_check(reading: readings.Balance) -> Check:
     values = {
         "signer_id": reading.signer_id,
@@ -237,7 +266,9 @@ def _signer_check(reading: readings.Balance) -> Check:
     elif reading.balance_wei == 0:
         state, message = State.FAILED, "Has no funds: nothing can be sent until its address receives some."
     else:
-        state, message = State.OK, f"Holds {reading.balance_wei / 10**18:.6g} {reading.currency}."
+        is_low = reading.low_balance_wei is not None and reading.balance_wei < reading.low_balance_wei
+        message = f"Holds {reading.balance_wei / 10**18:.6g} {reading.currency}{', which is low' if is_low else ''}."
+        state = State.DEGRADED if is_low else State.OK
     return Check(name=f"signer {reading.name}", state=state, message=message, values=values)
 
 

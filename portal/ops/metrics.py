@@ -13,7 +13,7 @@ from portal.jobs.queue import queue_state
 from portal.logging import get_logger
 from portal.ops import readings
 from portal.transactions import metrics as transactions
-from portal.transactions import watchdog
+from portal.transactions import top_ups, watchdog
 
 log = get_logger(__name__)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -91,6 +91,7 @@ async def _read_rows() -> None:
             SOURCE_SILENCE_SECONDS.labels(str(row["id"])).set(silence)
     await transactions.refresh()
     await watchdog.refresh()
+    await top_ups.refresh()
     if queue := await queue_state():
         QUEUE_JOBS.labels("queued").set(queue.queued)
         QUEUE_JOBS.labels("active").set(queue.active)

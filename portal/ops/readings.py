@@ -31,6 +31,8 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     chain_id: int | None
     currency: str | None
     balance_wei: int | None
+    low_balance_wei: int | None
+    """Below this it is an alarm; None where nobody asked for one."""
 
 
 async def read_chains() -> list[dict[str, Any]]:
@@ -106,7 +108,7 @@ async def read_balances(organization_id: UUID) -> list[Balance]:
     """Balances of the signers that send, on each chain where they have a contract; asked of the nodes all at once."""
     rows = await run_sql(
         """SELECT DISTINCT signer.id AS signer_id, signer.name, signer.address, signer.trouble,
-                  chain.id AS chain_id, chain.currency
+                  chain.id AS chain_id, chain.currency, signer.low_balance_wei
            FROM signer LEFT JOIN contract
                   ON contract.signer = signer.id OR contract.signer_group = signer.signer_group
                 LEFT JOIN chain ON chain.id = contract.chain
@@ -124,7 +126,8 @@ async def read_balances(organization_id: UUID) -> list[Balance]:
                 balance = await get_node(row["chain_id"]).balance(row["address"])
             except NodeUnavailable:
                 balance = None
-        return Balance(**row, balance_wei=balance)
+        low = row["low_balance_wei"]
+        return Balance(**{**row, "low_balance_wei": None if low is None else int(low)}, balance_wei=balance)
 
     found = await asyncio.gather(*(read(row) for row in rows))
     return [balance for balance in found if balance is not None]

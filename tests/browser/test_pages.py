@@ -39,8 +39,10 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
         "contracts": stack.example["contract"]["id"],
         "end-users": stack.api("end-users")["items"][0]["id"],
         "transactions": stack.api("transactions")["items"][0]["id"],
+        "lanes": stack.api("lanes")["items"][0]["id"],
     }
-    lists = ["signals", "actions", "transactions", "sources", "rules", "policies", "contracts", "signers"]
+    lists = ["signals", "actions", "transactions", "lanes", "pauses", "sources", "rules", "policies", "contracts"]
+    lists += ["signers", "chains"]
     lists += ["people", "end-users", "api-keys", "audit", "health", "inbox"]
     pages = {
         "overview": desk,

@@ -23,6 +23,9 @@ from portal.ops import checks
 from portal.settings import Settings, get_settings
 from portal.signals.health.watching import watch_sources
 from portal.transactions.jobs import watch_chains
+from portal.transactions.pauses import pause
+from portal.transactions.runway import TopUpInput, set_top_up
+from portal.transactions.tables import PauseScope
 from tests.actions import make_stage, settings_chain
 from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database
 from tests.people import Cast
@@ -155,6 +158,25 @@ async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncC
     await close_nodes()
     others = named((await http.get("/health", headers=await key_of(cast.dave))).json())
     assert not [name for name in others if name.startswith(("source", "signer"))]
+
+
+async def test_what_is_paused_low_or_stuck_is_said(http: httpx.AsyncClient, cast: Cast) -> None:
+    key = await key_of(cast.alice)
+    async with settings_chain() as node:
+        play = await make_play(cast, node)
+        await play.sent_mint()
+        health = named((await http.get("/health", headers=key)).json())
+        assert {health[name]["state"] for name in ("lanes", "pauses", "signer Treasury")} == {"ok"}
+
+        await set_top_up(cast.alice.actor, play.stage.signer_id, TopUpInput(low_balance_wei=str(10**24)))
+        await pause(cast.oscar.actor, PauseScope.ORGANIZATION, None, "To look into it.")
+        await run_sql("UPDATE lane SET stuck_since = now()")
+        checks._kept.clear()
+        troubled = named((await http.get("/health", headers=key)).json())
+    assert {troubled[name]["state"] for name in ("lanes", "pauses", "signer Treasury")} == {"degraded"}
+    assert troubled["lanes"]["message"].startswith("Treasury on Local chain does not move. Nonce ")
+    assert troubled["pauses"]["message"].startswith("Everything is paused by oscar@example.org since ")
+    assert troubled["signer Treasury"]["message"].endswith("ETH, which is low.")
 
 
 async def test_transactions_that_do_not_go_on_are_named_and_counted(http: httpx.AsyncClient, cast: Cast) -> None:
