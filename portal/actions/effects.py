@@ -12,6 +12,8 @@ import msgspec
 
 WEI_DECIMALS = 18
 LONGEST_TEXT = 80
+LONGEST_HEX = 20
+INTEGER = re.compile(r"u?int\d+")
 ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 AMOUNT = re.compile(r"(?P<whole>[0-9]{1,78})(?:\.(?P<part>[0-9]{1,77}))?")
 
@@ -80,10 +82,18 @@ def summarize(effect: Effect) -> str:
     return sentence
 
 
-def summarize_batch(sentences: list[str]) -> str:
-    """What several calls do in one transaction: the first three, and how many more."""
-    more = f"; and {len(sentences) - 3} more" if len(sentences) > 3 else ""
-    return f"All or nothing: {'; '.join(sentences[:3])}{more}"
+def summarize_batch(calls: list[Effect]) -> str:
+    """What several calls of one contract do in one transaction: the first three, and how many more.
+
+    As sentences where each of them has one; else by their functions, whose values would make it too long to read.
+    """
+    if all(each.function in SENTENCES for each in calls):
+        told = [summarize(each) for each in calls]
+        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+        return f"All or nothing: {'; '.join(told[:3])}{more}"
+    names = [each.function.partition("(")[0] for each in calls]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{len(calls)} calls of {plain(calls[0].contract_name)}, all or nothing: {', '.join(names[:3])}{more}"
 
 
 def units(amount: int, decimals: int) -> str:
@@ -138,4 +148,8 @@ def _value(effect: Effect, argument: dict[str, Any]) -> str:
     value = argument["value"]
     if argument["type"] == "address":
         return plain(effect.names.get(str(value).lower(), "")) or short_address(str(value))
+    if INTEGER.fullmatch(argument["type"]):
+        return f"{int(value):,}"
+    if argument["type"].startswith("bytes") and isinstance(value, str) and len(value) > LONGEST_HEX:
+        return short_address(value)
     return plain(value if isinstance(value, str) else msgspec.json.encode(value).decode())

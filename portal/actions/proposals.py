@@ -353,19 +353,17 @@ def _single_calls(prepared: PreparedCall) -> list[EncodedCall]:
 
 def _summary(prepared: PreparedCall, names: dict[str, str]) -> str:
     target = prepared.target
-    sentences = [
-        effects.summarize(
-            effects.Effect(
-                contract_name=target.contract_name,
-                function=call.function,
-                arguments=call.arguments,
-                symbol=target.symbol,
-                decimals=target.decimals,
-                names=names,
-                value_wei=prepared.call.value_wei,
-                currency=target.currency,
-            )
+    calls = [
+        effects.Effect(
+            contract_name=target.contract_name,
+            function=call.function,
+            arguments=call.arguments,
+            symbol=target.symbol,
+            decimals=target.decimals,
+            names=names,
+            value_wei=prepared.call.value_wei,
+            currency=target.currency,
         )
         for call in _single_calls(prepared)
     ]
-    return sentences[0] if prepared.encoded.function != MULTICALL else effects.summarize_batch(sentences)
+    return effects.summarize_batch(calls) if prepared.encoded.function == MULTICALL else effects.summarize(calls[0])

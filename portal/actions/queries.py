@@ -10,6 +10,7 @@ from portal.accounts.schemas import Actor
 from portal.actions import action_views, effects, policy
 from portal.actions.schemas import ActionView, InboxItem, PolicyView
 from portal.actions.tables import ActionStatus, Verdict
+from portal.chain.tables import SignerStatus
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
@@ -281,8 +282,13 @@ def _recipients(view: ActionView) -> list[str]:
 def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], history: dict[str, Any]) -> Iterator[str]:
     if view.simulation and not view.simulation.ok:
         yield f"The call would fail: {view.simulation.revert_reason}"
+    if history["signer_status"] == SignerStatus.DISABLED:
+        yield f"Its signer {history['signer_name']} is disabled: unless it is enabled before, it is refused at signing."
+    elif history["signer_trouble"]:
+        yield f"Its signer {history['signer_name']} cannot sign just now: {history['signer_trouble']}"
     if history["first_call"] and view.to_address:
-        yield f"The first call of {view.function.partition('(')[0]} of {view.contract_name}."
+        first = "batch of calls" if view.calls else f"call of {view.function.partition('(')[0]}"
+        yield f"The first {first} of {view.contract_name}."
     for address in recipients:
         if address.lower() not in names:
             yield f"{effects.short_address(address)} is not an end user, a signer or a contract of yours."
@@ -297,15 +303,16 @@ def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], his
 
 
 async def _history(organization_id: UUID, action_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
-    """By action: whether nothing like it was ever approved before, and the address of whom it is for."""
+    """By action: whether nothing like it was ever approved before, for whom it is, and how its signer is."""
     rows = await run_sql(
         """SELECT a.id, e.address AS end_user_address,
+                  s.name AS signer_name, s.status AS signer_status, s.trouble AS signer_trouble,
                   NOT EXISTS (SELECT FROM action b WHERE b.contract = a.contract AND b.function = a.function
                               AND b.status = 'approved' AND b.id <> a.id) AS first_call,
                   a.end_user IS NOT NULL AND NOT EXISTS (
                       SELECT FROM action b WHERE b.end_user = a.end_user AND b.status = 'approved' AND b.id <> a.id
                   ) AS first_for_end_user
-           FROM action a LEFT JOIN end_user e ON e.id = a.end_user
+           FROM action a JOIN signer s ON s.id = a.signer LEFT JOIN end_user e ON e.id = a.end_user
            WHERE a.organization = {} AND a.id = ANY({}::uuid[])""",
         organization_id,
         action_ids,

@@ -10,7 +10,7 @@ import pytest_asyncio
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import GateRefused
 from portal.actions.queries import get_action, list_inbox
-from portal.actions.schemas import ActionInput, ActionView, BatchedCall
+from portal.actions.schemas import ActionInput, ActionView, BatchedCall, SigningOrder
 from portal.actions.service import propose, simulate, verify_for_signing
 from portal.actions.tables import Action
 from portal.chain.abi import encode_call
@@ -62,8 +62,9 @@ async def test_each_call_of_a_batch_is_decoded_and_what_all_of_them_change_is_ad
     assert action.function == MULTICALL
     assert [call.function for call in action.calls] == [PAY, PAY, NOTE]
     assert [argument["value"] for argument in action.calls[1].arguments] == [NOBODY, str(ETHER // 2)]
-    assert action.calls[2].summary == f"Call note(key: {KEY}, content: Paid) of Till"
-    assert action.summary.startswith("All or nothing: Call pay(to: Ada Park, amount: 1000000000000000000) of Till; ")
+    assert action.calls[0].summary == "Call pay(to: Ada Park, amount: 1,000,000,000,000,000,000) of Till"
+    assert action.calls[2].summary == "Call note(key: 0x0707…0707, content: Paid) of Till"
+    assert action.summary == "3 calls of Till, all or nothing: pay, pay, note"
     assert action.simulation is not None
     assert action.simulation.effects is not None
     assert [change.text for change in action.simulation.effects.changes] == [
@@ -154,12 +155,15 @@ async def test_the_gate_reads_the_batch_that_would_be_signed(stage: Stage) -> No
     till, _ = await make_till(stage, allowed=[PAY, NOTE], wei=ETHER)
     action = await propose_batch(stage, till, [pay(ADA, 1), note("Paid")], policy_id=await stage.policy(0))
     async with transaction():
-        assert (await verify_for_signing(action.id)).data.hex() == action.calldata[2:]
+        order = (await verify_for_signing([action.id]))[action.id]
+    assert isinstance(order, SigningOrder)
+    assert order.data.hex() == action.calldata[2:]
 
     await Contract.update({Contract.allowed_functions: [PAY, MULTICALL]}).where(Contract.id == till)
     async with transaction():
-        with pytest.raises(GateRefused, match="Call 2 of the batch"):
-            await verify_for_signing(action.id)
+        refused = (await verify_for_signing([action.id]))[action.id]
+    assert isinstance(refused, GateRefused)
+    assert "Call 2 of the batch" in refused.detail
     await Contract.update({Contract.allowed_functions: [PAY, NOTE]}).where(Contract.id == till)
 
     row = (await Action.objects().where(Action.id == action.id))[0]

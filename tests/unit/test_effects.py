@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from portal.actions.effects import Effect, addresses_in, parse_units, plain, summarize, units
+from portal.actions.effects import Effect, addresses_in, parse_units, plain, summarize, summarize_batch, units
 
 ADA = "0x52908400098527886E0F7030069857D2E4169EE7"
 OTHER = "0x8617E340B3D01FA5F11F306F4090FD50E238070D"
@@ -146,3 +146,22 @@ def test_an_amount_finer_than_the_smallest_unit_is_refused() -> None:
         parse_units("1.0000001", 6)
     with pytest.raises(ValueError, match="whole number"):
         parse_units("1.5", 0)
+
+
+def test_calls_that_have_sentences_are_told_together_and_others_by_name() -> None:
+    known = Effect(
+        contract_name="Acme Points",
+        function="burn(uint256)",
+        arguments=[{"name": "amount", "type": "uint256", "value": "5"}],
+        symbol="PTS",
+        decimals=0,
+    )
+    other = Effect(contract_name="Acme Points", function="pause()", arguments=[])
+    assert summarize_batch([known, known]) == "All or nothing: Burn 5 PTS; Burn 5 PTS"
+    assert summarize_batch([known] * 5).endswith("; Burn 5 PTS; and 2 more")
+    assert summarize_batch([known, other]) == "2 calls of Acme Points, all or nothing: burn, pause"
+
+
+def test_long_bytes_and_numbers_are_made_readable() -> None:
+    sentence = call("put(bytes32,uint256)", ("key", "bytes32", "0x" + "ab" * 32), ("n", "uint256", "1234567"))
+    assert sentence == "Call put(key: 0xabab…abab, n: 1,234,567) of Acme Points"
