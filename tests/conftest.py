@@ -118,10 +118,13 @@ async def pool(migrated: None) -> AsyncIterator[None]:
 
 @pytest_asyncio.fixture
 async def database(pool: None) -> AsyncIterator[None]:
-    """An open pool; every row a test leaves is gone after it."""
+    """An open pool; every row a test leaves is gone after it. What was told meanwhile is what the document says."""
     yield
     from portal.db.engine import run_sql, transaction
     from portal.piccolo_app import APP_CONFIG
+    from tests.events import undocumented_events
+
+    undocumented = await undocumented_events()
 
     async with transaction():
         # Without triggers: neither the order of foreign keys nor the append-only audit stands in the way. TRUNCATE
@@ -129,6 +132,7 @@ async def database(pool: None) -> AsyncIterator[None]:
         await run_sql("SET LOCAL session_replication_role = replica")
         for table in APP_CONFIG.table_classes:
             await run_sql(f'DELETE FROM "{table._meta.tablename}"')
+    assert undocumented == [], "say in docs/webhooks.md what subscribers are told"
 
 
 @pytest_asyncio.fixture

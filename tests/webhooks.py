@@ -143,7 +143,7 @@ async def happen(organization_id: UUID, kind: str, *subjects: str) -> None:
     """Events of one kind about these subjects, each in a db transaction of its own, published."""
     for subject in subjects:
         async with transaction():
-            await record(organization_id, kind, "action", subject, {"of": subject})
+            await record(organization_id, kind, "action", subject, {"summary": subject})
     await publish_events()
 
 

@@ -11,6 +11,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.actions.checks import checked_text
 from portal.actions.errors import NameTaken
+from portal.actions.happenings import happening_of
 from portal.actions.proposals import check_signer
 from portal.actions.rights import check_may_share, check_owns
 from portal.actions.tables import ActionStatus
@@ -24,8 +25,7 @@ from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql, transaction
 from portal.errors import Conflict, FieldError, InputInvalid, NotFound
 from portal.jobs.queue import ring
-from portal.notify import outbox
-from portal.notify.outbox import Happening
+from portal.notify.outbox import record_many
 
 MOST_IN_A_GROUP = 64
 """More lanes than that, no chain takes from one sender of transactions."""
@@ -243,23 +243,11 @@ async def _cancel_unsendable(actor: Actor, reason: str) -> int:
         """UPDATE action a SET status = {}, decided_at = {} FROM contract c, signer s
            WHERE a.organization = {} AND a.status = 'proposed' AND c.id = a.contract AND s.id = a.signer
              AND a.signer <> c.signer AND (c.signer_group IS NULL OR s.signer_group IS DISTINCT FROM c.signer_group)
-           RETURNING a.id, a.correlation_id""",
+           RETURNING a.*""",
         *(ActionStatus.CANCELLED.value, clock.now(), actor.organization_id),
     )
     kind, said = f"action.{ActionStatus.CANCELLED}", {"reason": reason}
-    await outbox.record_many(
-        [
-            Happening(
-                organization_id=actor.organization_id,
-                kind=kind,
-                subject_kind="action",
-                subject_id=row["id"],
-                payload=said,
-                correlation_id=row["correlation_id"],
-            )
-            for row in rows
-        ]
-    )
+    await record_many([happening_of(row, ActionStatus.CANCELLED, **said) for row in rows])
     await audit.append_many(
         [audit.Entry(actor, kind, "action", row["id"], said, row["correlation_id"]) for row in rows]
     )

@@ -56,7 +56,7 @@ async def test_an_event_arrives_as_the_documents_say_and_its_signature_is_right(
         "organization_id": str(cast.organization_id),
         "subject": {"kind": "action", "id": "one"},
         "correlation_id": came.event["correlation_id"],
-        "data": {"of": "one"},
+        "data": {"summary": "one"},
     }
     assert (delivery.status, delivery.attempts, delivery.status_code, delivery.error) == ("delivered", 1, 200, None)
     assert (await webhook.view()).delivered_at

@@ -22,7 +22,7 @@ async def events(organization_id: UUID) -> list[dict[str, Any]]:
 async def happen(organization_id: UUID, *subjects: str) -> None:
     async with transaction():
         for subject in subjects:
-            await record(organization_id, "action.approved", "action", subject, {"of": subject})
+            await record(organization_id, "action.approved", "action", subject, {"summary": subject})
 
 
 @asynccontextmanager
@@ -46,7 +46,7 @@ async def test_an_event_is_there_exactly_if_its_change_is(cast: Cast) -> None:
     await happen(cast.organization_id, "done")
     assert await publish() == 1
     [event] = await events(cast.organization_id)
-    assert (event["subject_id"], event["position"], event["payload"]) == ("done", 1, '{"of": "done"}')
+    assert (event["subject_id"], event["position"], event["payload"]) == ("done", 1, '{"summary": "done"}')
     assert await publish() == 0
     assert len(await events(cast.organization_id)) == 1
 

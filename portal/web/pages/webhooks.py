@@ -29,8 +29,15 @@ OVERLAPS = [
     ("3600", "Sign with the others, too, for an hour"),
     ("0", "Sign with the new one only, at once"),
 ]
-NOUNS = {"action": "Actions", "transaction": "Transactions", "lane": "Lanes", "pause": "Pauses"}
-SUBJECTS = {"action": "actions/{}", "transaction": "transactions/{}", "lane": "lanes/{}", "webhook": "webhooks/{}"}
+NOUNS = {"action": "Actions", "transaction": "Transactions", "lane": "Lanes", "signer": "Signers", "pause": "Pauses"}
+SUBJECTS = {
+    "action": "actions/{}",
+    "transaction": "transactions/{}",
+    "lane": "lanes/{}",
+    "signer": "signers/{}",
+    "pause": "pauses",
+    "webhook": "webhooks/{}",
+}
 """Where what an event is about is shown."""
 
 
