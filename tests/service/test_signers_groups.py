@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from portal.actions.errors import GateRefused, NameTaken, SignerNotReady
 from portal.actions.proposals import prepare_many
-from portal.actions.queries import get_action, list_actions
+from portal.actions.queries import get_action, list_actions, list_warnings
 from portal.actions.rights import NotPermittedOnChain, list_rights
-from portal.actions.schemas import DeploymentInput, ProposedCall
+from portal.actions.schemas import DeploymentInput, ProposedCall, SigningOrder
 from portal.actions.service import (
     approve,
     change_group,
@@ -73,6 +73,14 @@ async def proposed_by_signer(stage: Stage) -> Counter[UUID]:
 async def cancelled_because(stage: Stage) -> dict[UUID, str]:
     entries = (await list_entries(stage.cast.organization_id, limit=200)).items
     return {UUID(each.subject_id): each.detail["reason"] for each in entries if each.kind == "action.cancelled"}
+
+
+async def verify(action_id: UUID) -> SigningOrder:
+    async with transaction():
+        verdict = (await verify_for_signing([action_id]))[action_id]
+    if isinstance(verdict, GateRefused):
+        raise verdict
+    return verdict
 
 
 # The choice
@@ -170,22 +178,18 @@ async def test_the_digest_names_who_was_chosen_and_the_gate_lets_only_them(stage
         "UPDATE action SET status = 'approved', simulation = {}, simulated_at = now() WHERE id = {}",
         *(simulated, action.id),
     )
-    async with transaction():
-        assert (await verify_for_signing(action.id)).signer_id == member
+    assert (await verify(action.id)).signer_id == member
     await run_sql("UPDATE action SET signer = {} WHERE id = {}", stage.signer_id, action.id)
     with pytest.raises(GateRefused, match="digest"):
-        async with transaction():
-            await verify_for_signing(action.id)
+        await verify(action.id)
     await run_sql("UPDATE action SET signer = {} WHERE id = {}", member, action.id)
     await change_senders(alice, stage.contract_id, stage.signer_id, None)
     with pytest.raises(GateRefused, match="does not send for"):
-        async with transaction():
-            await verify_for_signing(action.id)
+        await verify(action.id)
     await change_senders(alice, stage.contract_id, stage.signer_id, group_id)
     await disable_signer(alice, member)
     with pytest.raises(GateRefused, match="is disabled"):
-        async with transaction():
-            await verify_for_signing(action.id)
+        await verify(action.id)
 
 
 # Changing who sends
@@ -219,8 +223,7 @@ async def test_a_group_lets_the_old_one_finish(stage: Stage) -> None:
     assert (await get_action(stage.cast.organization_id, action.id)).status == "proposed"
     for player in (stage.cast.alice, stage.cast.bob):
         await approve(player.actor, action.id, action.digest, player.code())
-    async with transaction():
-        assert (await verify_for_signing(action.id)).signer_address == stage.signer_address
+    assert (await verify(action.id)).signer_address == stage.signer_address
 
 
 async def test_taking_a_signer_out_of_a_group_cancels_only_what_it_may_not_send_any_more(stage: Stage) -> None:
@@ -432,3 +435,17 @@ async def test_only_those_who_administer_change_who_signs(stage: Stage, cast: Ca
             await attempt()
     assert (await get_contract(cast.organization_id, stage.contract_id)).signer_id == stage.signer_id
     assert (await Signer.select(Signer.status).where(Signer.id == stage.signer_id))[0]["status"] == "active"
+
+
+async def test_whoever_decides_is_told_that_the_signer_cannot(stage: Stage) -> None:
+    action, organization = await stage.propose_mint(), stage.cast.organization_id
+    await disable_signer(stage.cast.alice.actor, stage.signer_id)
+    warnings = await list_warnings(organization, await get_action(organization, action.id))
+    assert "Its signer Treasury is disabled: unless it is enabled before, it is refused at signing." in warnings
+    await enable_signer(stage.cast.alice.actor, stage.signer_id)
+    await run_sql("UPDATE signer SET trouble = 'It is away.' WHERE id = {}", stage.signer_id)
+    warnings = await list_warnings(organization, await get_action(organization, action.id))
+    assert "Its signer Treasury cannot sign just now: It is away." in warnings
+    await run_sql("UPDATE signer SET trouble = NULL WHERE id = {}", stage.signer_id)
+    warnings = await list_warnings(organization, await get_action(organization, action.id))
+    assert not any("signer Treasury" in warning for warning in warnings)
