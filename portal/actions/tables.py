@@ -84,7 +84,7 @@ class Action(Table, tablename="action"):
     proposed_by = columns.reference(Member, null=True)
     """Null where a rule proposed it."""
     simulation = columns.json(null=True)
-    """`{"ok", "gas", "block_number", "revert_reason"}`; null until simulated."""
+    """`{"ok", "gas", "block_number", "revert_reason", "effects"}`; null until simulated."""
     simulated_at = columns.moment(null=True)
     correlation_id = columns.text(index=True)
     proposed_at = columns.moment()

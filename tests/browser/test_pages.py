@@ -52,7 +52,8 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
     }
     pages |= {name: f"{desk}/{name}" for name in lists}
     pages |= {f"{name}-detail": f"{desk}/{name}/{id}" for name, id in ids.items()}
-    pages |= {f"{name}-new": f"{desk}/{name}/new" for name in ("sources", "rules")}
+    pages |= {f"{name}-new": f"{desk}/{name}/new" for name in ("sources", "rules", "actions", "policies", "contracts")}
+    pages |= {f"contracts-{name}": f"{desk}/contracts/{name}" for name in ("deploy", "deploy-own")}
     pages |= {f"signals-{name}": f"{desk}/signals/{name}" for name in ("refused", "exports", "replays", "rechecks")}
     pages |= {f"signals-{name}-new": f"{desk}/signals/{name}/new" for name in ("exports", "replays", "rechecks")}
     pages |= {"signals-retention": f"{desk}/signals/retention", **signals_in_trouble(stack, desk)}
