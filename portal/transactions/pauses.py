@@ -200,6 +200,8 @@ async def find_pauses(transaction_ids: Iterable[UUID]) -> dict[UUID, str]:
     audit's chain is locked, and best as the first statement.
     """
     wanted = list(transaction_ids)
+    if not wanted:
+        return {}
     if in_transaction():
         await run_sql(SHARE_LOCKS, wanted)
     return {row["id"]: _sentence(row) for row in await run_sql(STOPPED, wanted)}

@@ -18,6 +18,7 @@ from portal.audit.queries import list_entries
 from portal.audit.service import verify
 from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden, InputInvalid, NotFound
+from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.pauses import (
     AlreadyPaused,
     AlreadyVoted,
@@ -201,6 +202,23 @@ async def test_what_is_paused_has_to_be_there(
 ) -> None:
     with pytest.raises(error):
         await pause(cast.alice.actor, scope, subject, BECAUSE)
+
+
+async def test_nothing_is_signed_while_paused_and_what_is_out_is_followed(play: Play) -> None:
+    cast = play.stage.cast
+    out = await play.sent_mint()
+    begun = await pause(cast.oscar.actor, EVERYTHING, None, BECAUSE)
+    held = await play.approved_mint()
+    await run_lanes()
+    view = await play.view(held)
+    assert (view.held, view.attempts, view.waiting_for) == (True, [], (await find_pauses([view.id]))[view.id])
+    play.node.mine()
+    await watch_chains()
+    assert (await play.view(out)).status == "mined"
+    await resume(cast.alice.actor, begun.id)
+    await resume(cast.bob.actor, begun.id)
+    await run_lanes()
+    assert (await play.view(held)).status == "broadcast"
 
 
 async def test_a_pause_waits_for_what_is_being_signed_and_nothing_is_signed_after_it(play: Play) -> None:
