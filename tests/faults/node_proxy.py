@@ -12,9 +12,9 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -167,6 +167,16 @@ class NodeProxy:
         """From now on nothing is wrong, and the journal goes on."""
         self._plans.clear()
         self.behind, self.reorders = 0, False
+
+    @contextmanager
+    def being_well(self) -> Iterator[None]:
+        """For as long as this lasts nothing is wrong."""
+        plans, behind, reorders = self._plans, self.behind, self.reorders
+        self._plans, self.behind, self.reorders = [], 0, False
+        try:
+            yield
+        finally:
+            self._plans, self.behind, self.reorders = plans, behind, reorders
 
     def payloads(self) -> set[tuple[str, int, str, int, bytes]]:
         """Whatever could have been executed: distinct sender, nonce, target, value and data of all that was sent."""

@@ -82,7 +82,6 @@ def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
 # Signers
 
 
-@pytest.mark.xfail(strict=True, reason="Lanes do not know SignerUnavailable yet.")
 async def test_tx_79_a_signer_that_fails_at_first_keeps_the_nonce_for_the_next_try(
     remote: Remote, short_deadline: None
 ) -> None:
@@ -104,7 +103,6 @@ async def test_tx_79_a_signer_that_fails_at_first_keeps_the_nonce_for_the_next_t
     assert len(world.proxy.payloads()) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="Lanes do not know SignerUnavailable yet.")
 async def test_tx_80_a_signer_that_fails_at_a_replacement_leaves_the_first_one_alive(remote: Remote) -> None:
     world, action_id = remote.world, await remote.mint()
     await world.work()
@@ -136,7 +134,6 @@ async def test_tx_81_a_signature_of_another_key_or_over_another_payload_is_refus
     await world.finish_ok(action_id)
 
 
-@pytest.mark.xfail(strict=True, reason="Lanes do not read chain.in_flight_limit yet.")
 async def test_tx_82_a_key_that_is_disabled_signs_nothing_new_and_what_is_out_is_followed(geth: World) -> None:
     stage = geth.play.stage
     out, waiting = await geth.play.approved_mints(2)
