@@ -16,6 +16,7 @@ from portal.transactions.controls import (
     speed_up,
 )
 from portal.transactions.jobs import run_lanes
+from portal.transactions.queries import get_transaction
 from portal.transactions.service import queue_approved
 from tests.actions import settings_chain
 from tests.anvil import Anvil
@@ -147,3 +148,30 @@ async def test_what_is_closed_can_be_sped_up_and_what_lost_its_nonce_cannot_be_c
         with pytest.raises(Conflict) as refused:
             await ask(alice, transaction_id)
         assert "nonce is used up" in refused.value.detail
+
+
+async def test_a_cancelled_one_that_waits_ends_and_one_that_is_out_is_replaced_by_nothing(play: Play) -> None:
+    alice, waiting = play.stage.cast.alice.actor, await queued(play)
+    await cancel(alice, waiting)
+    await run_lanes()
+    assert (await get_transaction(play.organization_id, waiting)).status == "cancelled"
+    out = await sent(play)
+    await cancel(alice, out)
+    await run_lanes()
+    closing = await get_transaction(play.organization_id, out)
+    assert (closing.status, [attempt.kind for attempt in closing.attempts]) == ("closing", ["call", "noop"])
+    await play.watch_until_mined()
+    assert (await get_transaction(play.organization_id, out)).outcome == "cancelled"
+    assert await play.minted() == 0
+
+
+async def test_a_hurried_one_is_offered_again_for_a_tenth_more_and_carried_out_once(play: Play) -> None:
+    transaction_id = await sent(play)
+    await speed_up(play.stage.cast.alice.actor, transaction_id)
+    await run_lanes()
+    hurried = await get_transaction(play.organization_id, transaction_id)
+    before, after = (int(attempt.max_fee_wei) for attempt in hurried.attempts)
+    assert after * 100 >= before * 110
+    assert hurried.hurry_requested_at is None
+    await play.watch_until_mined()
+    assert await play.minted() == 1
