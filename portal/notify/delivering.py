@@ -27,7 +27,7 @@ from portal.notify.events import EVENT_COLUMNS, view_of
 from portal.notify.posting import Answer, post
 from portal.notify.schedule import FAILING_LIMIT, OUTAGE, rest_after, wait_after
 from portal.notify.signing import secret_purpose
-from portal.notify.tables import DeliveryStatus
+from portal.notify.states import DeliveryStatus
 from portal.sealing import unseal
 from portal.settings import secret_key
 

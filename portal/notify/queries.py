@@ -8,7 +8,7 @@ from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, pa
 from portal.errors import NotFound
 from portal.notify.events import EVENT_COLUMNS, view_of
 from portal.notify.schemas import AttemptView, DeliveryItem, DeliveryView, SecretView, Subject, WebhookView
-from portal.notify.tables import DeliveryStatus, WebhookStatus
+from portal.notify.states import DeliveryStatus, WebhookStatus
 
 MOST_COUNTED = 1000
 

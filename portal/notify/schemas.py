@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from portal.notify.tables import DeliveryStatus, WebhookStatus
+from portal.notify.states import DeliveryStatus, WebhookStatus
 
 MAX_OVERLAP_SECONDS = 30 * 86400
 

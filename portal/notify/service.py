@@ -26,7 +26,8 @@ from portal.notify.errors import (
 from portal.notify.event_types import TEST, unknown_forms
 from portal.notify.schemas import DeliveryView, SecretInput, WebhookInput, WebhookView
 from portal.notify.signing import new_secret, secret_purpose
-from portal.notify.tables import Webhook, WebhookSecret, WebhookStatus
+from portal.notify.states import WebhookStatus
+from portal.notify.tables import Webhook, WebhookSecret
 from portal.sealing import seal
 from portal.settings import secret_key
 

@@ -1,13 +1,12 @@
 """What happened, for subscribers: the outbox, the events that came out of it, and the webhooks they are sent to."""
 
-from enum import StrEnum
-
 from piccolo.columns import BigSerial
 from piccolo.constraints import Check, Unique
 from piccolo.table import Table
 
 from portal.accounts.tables import Organization
 from portal.db import columns
+from portal.notify.states import DeliveryStatus, WebhookStatus
 
 
 class Outbox(Table, tablename="outbox"):
@@ -43,14 +42,6 @@ class Event(Table, tablename="event"):
 
     one_event_position = Unique(["organization", "position"])
     position_is_positive = Check("position >= 1")
-
-
-class WebhookStatus(StrEnum):
-    ACTIVE = "active"
-    DISABLED = "disabled"
-    """By a member, by the receiver (410), or because it failed for five days. Nothing is sent, new events are not kept
-    for it, and what waits goes on when it is enabled."""
-    DELETED = "deleted"
 
 
 class Webhook(Table, tablename="webhook"):
@@ -95,13 +86,6 @@ class WebhookSecret(Table, tablename="webhook_secret"):
     created_at = columns.moment()
     ends_at = columns.moment(null=True)
     """Nothing is signed with it from then on; null while it has no end."""
-
-
-class DeliveryStatus(StrEnum):
-    WAITING = "waiting"
-    DELIVERED = "delivered"
-    FAILED = "failed"
-    """Given up after the last attempt of the schedule, or because the receiver is gone."""
 
 
 class Delivery(Table, tablename="delivery"):

@@ -11,6 +11,7 @@ from prometheus_client import Gauge, Histogram, generate_latest
 from portal import clock
 from portal.jobs.queue import queue_state
 from portal.logging import get_logger
+from portal.notify import metrics as notify
 from portal.ops import readings
 from portal.transactions import metrics as transactions
 from portal.transactions import top_ups, watchdog
@@ -90,6 +91,7 @@ async def _read_rows() -> None:
             silence = (clock.now() - row["last_signal_at"]).total_seconds()
             SOURCE_SILENCE_SECONDS.labels(str(row["id"])).set(silence)
     await transactions.refresh()
+    await notify.refresh()
     await watchdog.refresh()
     await top_ups.refresh()
     if queue := await queue_state():

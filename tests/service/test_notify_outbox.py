@@ -3,16 +3,25 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
+import time_machine
+from prometheus_client import REGISTRY
 
+from portal import clock
 from portal.db.engine import get_engine, run_sql, transaction
+from portal.notify import metrics
 from portal.notify.outbox import Happening, record, record_many
+from portal.notify.pruning import prune
 from portal.notify.publishing import publish
+from portal.notify.service import disable_webhook
 from tests.people import Cast
+from tests.pulls import egress_allowed
+from tests.webhooks import subscribe
 
 
 async def events(organization_id: UUID) -> list[dict[str, Any]]:
@@ -163,3 +172,48 @@ async def test_events_do_not_change(cast: Cast) -> None:
     await publish()
     with pytest.raises(asyncpg.RaiseError, match="append-only"):
         await run_sql("UPDATE event SET kind = 'action.rejected'")
+
+
+async def test_gauges_say_what_waits_for_how_long_and_which_webhooks_fail(cast: Cast) -> None:
+    def read(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(name, labels)
+
+    await metrics.refresh()
+    assert (read("portal_outbox_oldest_seconds"), read("portal_deliveries_waiting")) == (0, 0)
+    with egress_allowed("127.0.0.0/8"):
+        failing, fine = [await subscribe(cast.alice, "http://127.0.0.1:59999/hook") for _ in range(2)]
+    with time_machine.travel(clock.now() - timedelta(minutes=5)):
+        async with transaction():
+            await record(cast.organization_id, "action.approved", "action", "waits", {})
+    await metrics.refresh()
+    assert 299 < (read("portal_outbox_oldest_seconds") or 0) < 330
+    await publish()
+    await run_sql("UPDATE webhook SET failing_since = now() WHERE id = {}", failing.id)
+    await metrics.refresh()
+    assert (read("portal_outbox_oldest_seconds"), read("portal_deliveries_waiting")) == (0, 2)
+    assert (read("portal_webhooks", state="failing"), read("portal_webhooks", state="active")) == (1, 1)
+    await disable_webhook(cast.alice.actor, fine.id)
+    await metrics.refresh()
+    assert (read("portal_webhooks", state="disabled"), read("portal_deliveries_waiting")) == (1, 1)
+
+
+async def test_what_is_old_is_pruned_and_positions_go_on(cast: Cast) -> None:
+    await happen(cast.organization_id, "a", "b")
+    await publish()
+    assert await prune() == 0
+    with time_machine.travel(clock.now() + timedelta(days=91)):
+        assert await prune() == 1, "the newest stays, so that the next position is known"
+    await happen(cast.organization_id, "c")
+    await publish()
+    assert [row["position"] for row in await events(cast.organization_id)] == [2, 3]
+
+
+async def test_what_still_waits_for_a_receiver_is_not_pruned(cast: Cast) -> None:
+    with egress_allowed("127.0.0.0/8"):
+        await subscribe(cast.alice, "http://127.0.0.1:59999/hook")
+    await happen(cast.organization_id, "waits", "newest")
+    await publish()
+    with time_machine.travel(clock.now() + timedelta(days=91)):
+        assert await prune() == 0
+        await run_sql("UPDATE delivery SET status = 'failed'")
+        assert await prune() == 1

@@ -13,7 +13,7 @@ from portal.notify import queries, service
 from portal.notify.event_types import EVENT_TYPES, TEST
 from portal.notify.schedule import MOST_ATTEMPTS
 from portal.notify.schemas import SecretInput, WebhookInput, WebhookView
-from portal.notify.tables import DeliveryStatus, WebhookStatus
+from portal.notify.states import DeliveryStatus, WebhookStatus
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_list, read_values, to_input, version_of
