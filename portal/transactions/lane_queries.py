@@ -18,31 +18,39 @@ from portal.transactions.tables import TransactionStatus as Status
 STOPPABLE = (Status.QUEUED, Status.NONCED)
 """What a pause keeps from being signed."""
 
-# The head holds the lowest nonce that the chain has not used, or waits longest where nothing holds one.
-LANES = """
+# What leads lane `l` holds the lowest nonce that the chain has not used, or waits longest where nothing holds one.
+# OFFSET keeps the few open ones from being looked for among all nonces that ever were.
+HEAD = """(
+    (SELECT * FROM (
+        SELECT t.* FROM transaction t
+        WHERE t.lane = l.id AND t.status IN ('nonced', 'signed', 'broadcast', 'closing', 'suspect') OFFSET 0
+    ) holding ORDER BY nonce LIMIT 1)
+    UNION ALL
+    (SELECT * FROM (SELECT t.* FROM transaction t WHERE t.lane = l.id AND t.status = 'queued' OFFSET 0) waiting
+     ORDER BY id LIMIT 1)
+    LIMIT 1)"""
+# It has not moved since the one before it was mined, at the latest since a node first had it.
+STILL_SINCE = """greatest(coalesce(head.broadcast_at, head.queued_at), (
+    SELECT o.mined_at FROM transaction o
+    WHERE o.lane = l.id AND o.nonce IS NOT NULL AND o.mined_at IS NOT NULL ORDER BY o.nonce DESC LIMIT 1))"""
+LANES = f"""
     SELECT l.id, l.signer AS signer_id, s.name AS signer_name, s.address AS signer_address,
            l.chain AS chain_id, c.name AS chain_name, c.in_flight_limit,
            CASE WHEN l.held_until > now() THEN l.held_by END AS held_by,
            CASE WHEN l.held_until > now() THEN l.held_until END AS held_until,
            l.next_nonce, l.stuck_since, r.transaction_count AS chain_nonce, r.read_at AS chain_nonce_at,
            waiting.in_flight, waiting.queued, head.action AS head_action,
-           greatest(coalesce(head.broadcast_at, head.queued_at), waiting.last_mined_at) AS still_since
+           {STILL_SINCE} AS still_since
     FROM lane l JOIN signer s ON s.id = l.signer JOIN chain c ON c.id = l.chain
     LEFT JOIN signer_reading r ON r.signer = l.signer AND r.chain = l.chain
-    LEFT JOIN LATERAL (
-        SELECT t.action, t.broadcast_at, t.queued_at FROM transaction t
-        WHERE t.lane = l.id AND t.status IN ('queued', 'nonced', 'signed', 'broadcast', 'closing', 'suspect')
-        ORDER BY t.nonce NULLS LAST, t.id LIMIT 1
-    ) head ON true
+    LEFT JOIN LATERAL {HEAD} head ON true
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE t.status <> 'queued') AS in_flight,
-               count(*) FILTER (WHERE t.status = 'queued') AS queued,
-               (SELECT o.mined_at FROM transaction o WHERE o.lane = l.id AND o.nonce IS NOT NULL
-                AND o.mined_at IS NOT NULL ORDER BY o.nonce DESC LIMIT 1) AS last_mined_at
+               count(*) FILTER (WHERE t.status = 'queued') AS queued
         FROM transaction t
         WHERE t.lane = l.id AND t.status IN ('queued', 'nonced', 'signed', 'broadcast', 'closing', 'suspect')
     ) waiting
-    WHERE l.organization = {} """
+    WHERE l.organization = {{}} """  # noqa: S608  constants
 
 
 class LaneView(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import msgspec
 
-from portal import clock
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.actions.checks import checked
@@ -16,12 +15,10 @@ from portal.audit import service as audit
 from portal.chain.abi import RECEIVE
 from portal.chain.queries import get_signer
 from portal.chain.tables import SignerPurpose
-from portal.db.columns import oldest_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PreconditionFailed
 from portal.jobs.queue import ring
 
-WINDOW = timedelta(days=7)
 LEAST_WINDOW = timedelta(days=1)
 """Shorter than that nothing is foretold: the first hours of a signer are not like its days."""
 LEAST_TRANSACTIONS = 3
@@ -34,24 +31,14 @@ SENDERS = """
     ) sends ON sends.signer = s.id
     WHERE s.purpose = 'sends' AND s.status = 'active' AND s.address IS NOT NULL"""
 
-# Queued a day before the window at the earliest: the keys are ordered by time, so that only these are looked at.
 RUNWAYS = f"""
     SELECT sender.signer_id, s.name AS signer_name, sender.address AS signer_address,
-           sender.chain_id, c.name AS chain_name, c.currency, r.balance_wei, r.read_at, r.low_since,
-           s.low_balance_wei, coalesce(spent.wei, 0) AS spent_wei, coalesce(spent.transactions, 0) AS transactions,
-           CASE WHEN EXISTS (SELECT FROM transaction o WHERE o.lane = l.id AND o.id < {{}})
-                THEN {{}} ELSE spent.since END AS since
+           sender.chain_id, c.name AS chain_name, c.currency, s.low_balance_wei, r.balance_wei, r.read_at, r.low_since,
+           r.spent_wei, r.spent_transactions, r.spent_since, r.spent_at
     FROM ({SENDERS}) sender
     JOIN signer s ON s.id = sender.signer_id
     JOIN chain c ON c.id = sender.chain_id
-    LEFT JOIN lane l ON l.signer = sender.signer_id AND l.chain = sender.chain_id
     LEFT JOIN signer_reading r ON r.signer = sender.signer_id AND r.chain = sender.chain_id
-    LEFT JOIN LATERAL (
-        SELECT sum(t.gas_used * t.gas_price_wei + CASE WHEN t.outcome = 'ok' THEN a.value_wei ELSE 0 END) AS wei,
-               count(*) AS transactions, min(t.mined_at) AS since
-        FROM transaction t JOIN action a ON a.id = t.action
-        WHERE t.lane = l.id AND t.id >= {{}} AND t.mined_at >= {{}}
-    ) spent ON true
     WHERE sender.organization_id = {{}} """  # noqa: S608  constants
 
 
@@ -68,7 +55,8 @@ class Runway(msgspec.Struct, frozen=True, kw_only=True):
     """None until it was read, usually within a minute."""
     read_at: datetime | None
     spent_wei: str
-    """For gas and with its calls, as mined in the last seven days; without what rollups charge for their data."""
+    """For gas and with its calls, as mined in seven days; without what rollups charge for their data. At most ten
+    minutes old."""
     days_left: float | None
     """At the pace of those days; None where too little is known."""
     why_unknown: str | None
@@ -102,11 +90,9 @@ class TopUpView(TopUpInput, frozen=True, kw_only=True):
 
 async def list_runways(organization_id: UUID, signer_id: UUID | None = None) -> list[Runway]:
     """Of each active signer that sends, on each of its chains: first those that are low, then by what is left."""
-    since = clock.now() - WINDOW
-    margin = oldest_id(since - LEAST_WINDOW)
     rows = await run_sql(
         RUNWAYS + "AND ({}::uuid IS NULL OR sender.signer_id = {}) ORDER BY s.name, c.name LIMIT 200",
-        *(margin, since, margin, since, organization_id, signer_id, signer_id),
+        *(organization_id, signer_id, signer_id),
     )
     found = [_runway(row) for row in rows]
     return sorted(found, key=lambda it: (it.low_since is None, it.days_left is None, it.days_left or 0))
@@ -179,8 +165,9 @@ def forecast(
 
 def _runway(row: dict[str, Any]) -> Runway:
     balance = None if row["balance_wei"] is None else int(row["balance_wei"])
-    over = clock.now() - row["since"] if row["since"] else timedelta()
-    days_left, why_unknown = forecast(balance, int(row["spent_wei"]), row["transactions"], over)
+    spent = int(row["spent_wei"] or 0)
+    over = row["spent_at"] - row["spent_since"] if row["spent_since"] else timedelta()
+    days_left, why_unknown = forecast(balance, spent, row["spent_transactions"] or 0, over)
     low = row["low_balance_wei"]
     return Runway(
         signer_id=row["signer_id"],
@@ -191,7 +178,7 @@ def _runway(row: dict[str, Any]) -> Runway:
         currency=row["currency"],
         balance_wei=None if balance is None else str(balance),
         read_at=row["read_at"],
-        spent_wei=str(int(row["spent_wei"])),
+        spent_wei=str(spent),
         days_left=days_left,
         why_unknown=why_unknown,
         low_balance_wei=None if low is None else str(int(low)),

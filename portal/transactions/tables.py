@@ -162,6 +162,14 @@ class SignerReading(Table, tablename="signer_reading"):
     transaction_count = columns.integer()
     """The next nonce as the chain counts."""
     read_at = columns.moment()
+    spent_wei = columns.amount(null=True)
+    """What it spent in the seven days before `spent_at`, for gas and with its calls."""
+    spent_transactions = columns.integer(null=True)
+    """How many of its transactions were mined in that time."""
+    spent_since = columns.moment(null=True)
+    """The beginning of the seven days, or its first transaction if that is later; null where there is none."""
+    spent_at = columns.moment(null=True)
+    """When that was reckoned; every ten minutes."""
     low_since = columns.moment(null=True)
     """Since when the balance is below the signer's threshold; null while it is not."""
 

@@ -19,7 +19,7 @@ from portal.chain.abi import PLAIN_ADDRESS, RECEIVE
 from portal.chain.balances import read_accounts
 from portal.chain.rpc import NodeUnavailable
 from portal.chain.service import NewContract, insert_contract
-from portal.db.columns import new_id
+from portal.db.columns import new_id, oldest_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import PortalError
 from portal.jobs.queue import ring
@@ -33,6 +33,23 @@ LOW_SIGNERS = Gauge("portal_signers_low", "Signers whose balance is below their 
 ASK_AGAIN_AFTER = timedelta(days=1)
 """Where a top-up was turned down, ran out of time or failed: nobody wants to be asked every minute."""
 ENDED = sorted(status.value for status in TERMINAL)
+
+WINDOW = timedelta(days=7)
+RECKONED_EVERY = timedelta(minutes=10)
+"""What was spent takes longer to add up than a balance to read."""
+# Queued a day before the window at the earliest: keys are in the order of time, so that only these are looked at.
+RECKON = """
+    UPDATE signer_reading r SET spent_wei = spent.wei, spent_transactions = spent.transactions, spent_at = given.now,
+        spent_since = CASE WHEN spent.is_older THEN given.since ELSE spent.since END
+    FROM (SELECT {}::timestamptz AS now, {}::timestamptz AS since, {}::uuid AS first_id) given, lane l,
+        LATERAL (
+            SELECT coalesce(sum(t.gas_used * t.gas_price_wei + CASE t.outcome WHEN 'ok' THEN a.value_wei ELSE 0 END), 0)
+                       AS wei, count(*) AS transactions, min(t.mined_at) AS since,
+                   EXISTS (SELECT FROM transaction o WHERE o.lane = l.id AND o.id < given.first_id) AS is_older
+            FROM transaction t JOIN action a ON a.id = t.action
+            WHERE t.lane = l.id AND t.id >= given.first_id AND t.mined_at >= given.since
+        ) spent
+    WHERE l.signer = r.signer AND l.chain = r.chain AND (r.spent_at IS NULL OR r.spent_at < {})"""
 
 TURNED = """
     SELECT r.id, r.organization, r.signer, r.chain, r.balance_wei, r.low_since, s.name, s.low_balance_wei, c.currency
@@ -69,6 +86,9 @@ async def read_signers() -> int:
             read += await _read(chain_id, senders)
         except NodeUnavailable as error:
             log.warning("signers.unread", chain_id=chain_id, reason=error.detail)
+    now = clock.now()
+    since = now - WINDOW
+    await run_sql(RECKON, now, since, oldest_id(since - timedelta(days=1)), now - RECKONED_EVERY)
     for turned in await run_sql(TURNED):
         await _turn(turned)
     for due in await run_sql(DUE):

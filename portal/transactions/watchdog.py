@@ -11,6 +11,7 @@ from portal.audit import service as audit
 from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
 from portal.notify import outbox
+from portal.transactions.lane_queries import HEAD, STILL_SINCE
 from portal.transactions.pauses import find_pauses
 
 log = get_logger(__name__)
@@ -18,19 +19,12 @@ STUCK_LANES = Gauge("portal_lanes_stuck", "Lanes whose head has not moved for te
 STUCK_AFTER = timedelta(minutes=10)
 """Dozens of blocks of the slowest chains: fees were raised several times by then, so something else is wrong."""
 
-# See `lane_queries`: what leads a lane has not moved since it leads, at the latest since a node first had it.
-STILL = """
+STILL = f"""
     SELECT * FROM (
         SELECT l.id, l.organization, l.chain, l.stuck_since, head.id AS head_id, head.status, head.nonce, head.reason,
-               greatest(coalesce(head.broadcast_at, head.queued_at), (
-                   SELECT o.mined_at FROM transaction o WHERE o.lane = l.id AND o.nonce IS NOT NULL
-                   AND o.mined_at IS NOT NULL ORDER BY o.nonce DESC LIMIT 1)) AS still_since
-        FROM lane l CROSS JOIN LATERAL (
-            SELECT t.id, t.status, t.nonce, t.reason, t.broadcast_at, t.queued_at FROM transaction t
-            WHERE t.lane = l.id AND t.status IN ('queued', 'nonced', 'signed', 'broadcast', 'closing', 'suspect')
-            ORDER BY t.nonce NULLS LAST, t.id LIMIT 1
-        ) head
-    ) lanes WHERE still_since < {}"""
+               {STILL_SINCE} AS still_since
+        FROM lane l CROSS JOIN LATERAL {HEAD} head
+    ) lanes WHERE still_since < {{}}"""  # noqa: S608  constants
 
 
 async def watch_lanes() -> int:
