@@ -375,6 +375,20 @@ async def test_tx_74_a_bad_receipt_is_not_believed(world: World, change: dict[st
     await world.finish_ok(action_id)
 
 
+async def test_tx_74_a_receipt_in_a_block_that_nobody_has_keeps_it_from_being_given_up(world: World) -> None:
+    action_id = await sent(world)
+    world.proxy.always(RECEIPT, HIDDEN)
+    for _ in range(3):
+        world.pass_blocks(1)
+        await world.work()
+    world.proxy.clear()
+    world.proxy.always(RECEIPT, Alter(lambda receipt: receipt and {**receipt, "blockHash": "0x" + "cd" * 32}))
+    world.pass_blocks(80)
+    await world.work(2)
+    assert (await world.view(action_id)).status is Status.SUSPECT
+    await world.finish_ok(action_id)
+
+
 async def test_tx_75_a_revert_is_final_with_a_bounded_reason_and_is_not_repeated(world: World) -> None:
     action_id = await sent(world)
     contract = (await get_action(world.play.organization_id, action_id)).to_address

@@ -204,6 +204,21 @@ async def test_without_three_looks_nothing_is_given_up(play: Play) -> None:
     assert (await play.view(action_id)).status is DISPLACED
 
 
+async def test_a_nonce_that_is_used_anew_has_to_become_final_anew(play: Play) -> None:
+    action_id = await play.sent_mint()
+    use_key_elsewhere(play)
+    for _ in range(3):
+        await watch_chains()
+    play.node.rpc("anvil_reorg", 1, [])
+    pass_time(play)
+    use_key_elsewhere(play)
+    await watch_chains()
+    assert (await play.view(action_id)).status is SUSPECT, "at the final block the nonce is free"
+    pass_time(play)
+    await watch_chains()
+    assert (await play.view(action_id)).status is DISPLACED
+
+
 async def test_a_deployment_that_is_displaced_makes_its_contract_failed(play: Play) -> None:
     action = await propose_deployment(
         play.stage.cast.alice.actor,
