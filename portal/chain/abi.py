@@ -4,6 +4,7 @@ What `encode_call` and `decode_call` return as `arguments` holds values in the c
 """
 
 import re
+from functools import cache
 from typing import Any, cast
 
 import msgspec
@@ -38,6 +39,32 @@ PANICS = {
     0x41: "too much memory allocated",
     0x51: "a call of an unset function",
 }
+
+STANDARD_ERRORS = (
+    "ERC20InsufficientBalance(address sender,uint256 balance,uint256 needed)",
+    "ERC20InvalidSender(address sender)",
+    "ERC20InvalidReceiver(address receiver)",
+    "ERC20InsufficientAllowance(address spender,uint256 allowance,uint256 needed)",
+    "ERC20InvalidApprover(address approver)",
+    "ERC20InvalidSpender(address spender)",
+    "ERC721InvalidOwner(address owner)",
+    "ERC721NonexistentToken(uint256 tokenId)",
+    "ERC721IncorrectOwner(address sender,uint256 tokenId,address owner)",
+    "ERC721InvalidSender(address sender)",
+    "ERC721InvalidReceiver(address receiver)",
+    "ERC721InsufficientApproval(address operator,uint256 tokenId)",
+    "ERC1155InsufficientBalance(address sender,uint256 balance,uint256 needed,uint256 tokenId)",
+    "ERC1155InvalidReceiver(address receiver)",
+    "ERC1155MissingApprovalForAll(address operator,address owner)",
+    "OwnableUnauthorizedAccount(address account)",
+    "AccessControlUnauthorizedAccount(address account,bytes32 neededRole)",
+    "SafeERC20FailedOperation(address token)",
+    "EnforcedPause()",
+    "ExpectedPause()",
+    "ReentrancyGuardReentrantCall()",
+    "FailedCall()",
+)
+"""Errors of EIP-6093 and of OpenZeppelin 5: a contract passes on those of others, which its own ABI does not name."""
 
 
 class EncodedCall(msgspec.Struct, frozen=True):
@@ -228,7 +255,7 @@ def _decode_arguments(element: dict[str, Any], data: bytes) -> list[dict[str, An
 
 
 def decode_revert(data: bytes | str, abi: Abi | None = None) -> str:
-    """Why a call reverted, in words: `Error(string)`, `Panic(uint256)`, or a custom error of `abi`.
+    """Why a call reverted, in words: `Error(string)`, `Panic(uint256)`, or a custom error of `abi` or a standard.
 
     One printable line of at most 4096 characters, whatever a contract returned.
     """
@@ -243,13 +270,25 @@ def decode_revert(data: bytes | str, abi: Abi | None = None) -> str:
         if selector == PANIC:
             code = decode(["uint256"], body)[0]
             return f"The contract panicked: {PANICS.get(code, 'an unknown reason')} (code 0x{code:02x})."
-        for element in abi or []:
+        for element in [*(abi or []), *_standard_errors()]:
             if element["type"] == "error" and function_signature_to_4byte_selector(signature(element)) == selector:
                 named = ", ".join(f"{each['name']}: {each['value']}" for each in _decode_arguments(element, body))
                 return _bounded(f"{element['name']}({named})")
     except (DecodingError, ValueError, OverflowError, InputInvalid):
         pass
     return _bounded(f"The contract reverted with 0x{data[:1024].hex()}.")
+
+
+@cache
+def _standard_errors() -> Abi:
+    errors: Abi = []
+    for error in STANDARD_ERRORS:
+        name, _, inputs = error.rstrip(")").partition("(")
+        pairs = [each.split(" ") for each in inputs.split(",") if each]
+        errors.append(
+            {"type": "error", "name": name, "inputs": [{"type": kind, "name": label} for kind, label in pairs]}
+        )
+    return errors
 
 
 def _bounded(reason: str) -> str:

@@ -312,3 +312,13 @@ def test_abis_that_are_fine() -> None:
 
 def test_panics_name_their_code() -> None:
     assert re.search(r"division by zero \(code 0x12\)", decode_revert("0x4e487b71" + f"{0x12:064x}"))
+
+
+def test_an_error_of_the_standards_is_named_without_an_abi() -> None:
+    """Selectors as EIP-6093 and OpenZeppelin publish them."""
+    who = "52908400098527886e0f7030069857d2e4169ee7".rjust(64, "0")
+    assert decode_revert("0xe450d38c" + who + f"{5:064x}" + f"{7:064x}") == (
+        "ERC20InsufficientBalance(sender: 0x52908400098527886E0F7030069857D2E4169EE7, balance: 5, needed: 7)"
+    )
+    assert decode_revert("0x118cdaa7" + who).startswith("OwnableUnauthorizedAccount(account: 0x5290")
+    assert decode_revert("0xd93c0665") == "EnforcedPause()"
