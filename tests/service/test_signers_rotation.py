@@ -101,6 +101,16 @@ async def test_a_worker_without_the_old_key_says_so_on_the_signer_until_it_has_i
         await sign(id, FIELDS)
 
 
+async def test_keys_of_end_users_are_sealed_anew_once_the_old_key_is_given(cast: Cast) -> None:
+    ids = await make_signers(cast, 3)
+    with given_settings(signer_key=NEW):
+        await reseal_signer_keys()
+    with rotated():
+        assert await reseal_signer_keys() == 3, "without waiting for anything else to look at them"
+        for id in ids:
+            assert (await get_signer(cast.organization_id, id)).trouble is None
+
+
 async def test_a_spoilt_key_is_said_and_keeps_no_other_from_being_sealed_anew(cast: Cast) -> None:
     spoilt, sound, moved = await make_signers(cast, 3)
     await Signer.update({Signer.encrypted_key: await sealed_of(moved)}).where(Signer.id == spoilt)

@@ -88,7 +88,7 @@ async def reseal_keys() -> int:
     A key that neither opens is said on its signer. Safe to run twice at once.
     """
     keys = sealing_keys()
-    await _name_unknown(sorted(key_id(key) for key in keys))
+    await _name_unopened(sorted(key_id(key) for key in keys))
     if len(keys) == 1:
         return 0
     current, previous = keys
@@ -116,13 +116,17 @@ async def reseal_keys() -> int:
     return len(done)
 
 
-async def _name_unknown(known: list[str]) -> None:
+async def _name_unopened(known: list[str]) -> None:
+    """Say on signers that none of the keys that are known fits, and take it back where one does by now."""
     low, high = known[0], known[-1]
     await run_sql(  # as ranges, which the index of `sealed_with` answers
         """UPDATE signer SET trouble = {} WHERE trouble IS NULL AND
              (sealed_with < {} OR (sealed_with > {} AND sealed_with < {}) OR sealed_with > {})""",
         NO_KEY_FOR_IT,
         *(low, low, high, high),
+    )
+    await run_sql(
+        "UPDATE signer SET trouble = NULL WHERE trouble = {} AND sealed_with = ANY({}::text[])", NO_KEY_FOR_IT, known
     )
 
 

@@ -26,6 +26,8 @@ from portal.sealing import SealBroken, key_id_of
 PROBE = b"Signal Portal asks whether this key signs; this text is no transaction."
 """Signed when a remote key is checked: to read its address is one right at its keeper, to sign with it another."""
 REMOTE: dict[str, Keeper] = {SignerKind.AWS_KMS: aws_kms, SignerKind.WEB3SIGNER: web3signer}
+CHECKED_AT_ONCE = 500
+"""With a sealing key missing, the keys of all end users are in trouble: others come first, and each has its turn."""
 TAKEN = "Another signer has this key already. One key is one address, and has one signer."
 
 _checked: set[UUID] = set()
@@ -38,6 +40,9 @@ SIGNERS = """
     SELECT signer.id, signer.organization, signer.kind, signer.status, signer.address, signer.encrypted_key,
            signer.key_reference, signer.trouble, organization.slug
     FROM signer JOIN organization ON organization.id = signer.organization
+"""
+TO_CHECK = """
+    SELECT id FROM signer WHERE kind <> 'local' OR trouble IS NOT NULL ORDER BY kind = 'local', random() LIMIT {}
 """
 
 
@@ -86,13 +91,10 @@ async def check_signers() -> int:
     What is wrong is said on the signer and goes away by itself. Returns of how many the trouble changed.
     """
     suspects = list(_failed)
+    listed = await run_sql(TO_CHECK, CHECKED_AT_ONCE)
     rows = await run_sql(
-        SIGNERS
-        + """WHERE signer.status = 'active' AND (signer.kind <> 'local' OR signer.trouble IS NOT NULL)
-             UNION """
-        + SIGNERS
-        + "WHERE signer.status = 'active' AND signer.id = ANY({}::uuid[])",
-        suspects,
+        SIGNERS + "WHERE signer.status = 'active' AND signer.id = ANY({}::uuid[])",
+        [*suspects, *(row["id"] for row in listed)],
     )
     due = [row for row in rows if row["trouble"] or row["id"] in _failed or row["id"] not in _checked]
     _failed.difference_update(suspects)
