@@ -4,6 +4,7 @@ The run leaves a picture of each page under `var/pictures`, and the one that the
 """
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,25 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
     pages |= {f"signals-{name}": f"{desk}/signals/{name}" for name in ("refused", "exports", "replays", "rechecks")}
     pages |= {f"signals-{name}-new": f"{desk}/signals/{name}/new" for name in ("exports", "replays", "rechecks")}
     pages |= {"signals-retention": f"{desk}/signals/retention", **signals_in_trouble(stack, desk)}
-    return pages
+    return pages | webhook_that_fails(stack, desk)
+
+
+def webhook_that_fails(stack: Stack, desk: str) -> dict[str, str]:
+    """A webhook whose receiver is nowhere, and what could not be delivered to it."""
+    given = {"name": "ERP", "url": "https://erp.example.invalid/hook", "types": ["action.*", "transaction.mined"]}
+    path = f"webhooks/{stack.api_post('webhooks', given)['id']}"
+    stack.api_post(f"{path}/test")
+    deadline = time.monotonic() + 20
+    while not (failed := [each for each in stack.api(f"{path}/deliveries")["items"] if each["error"]]):
+        assert time.monotonic() < deadline, "the worker has not tried it"
+        time.sleep(0.1)
+    return {
+        "webhooks": f"{desk}/webhooks",
+        "webhooks-new": f"{desk}/webhooks/new",
+        "webhooks-detail": f"{desk}/{path}",
+        "webhooks-edit": f"{desk}/{path}/edit",
+        "webhooks-delivery": f"{desk}/{path}/deliveries/{failed[0]['id']}",
+    }
 
 
 def signals_in_trouble(stack: Stack, desk: str) -> dict[str, str]:
