@@ -1,4 +1,4 @@
-# All the commands there are: make install, up, test, coverage, bench, lint, lock.
+# All the commands there are: make install, up, test, soak, coverage, bench, lint, lock.
 PYTHON ?= python3
 NPM_FLAGS ?= --no-audit --no-fund
 PYTEST_FLAGS ?=
@@ -18,7 +18,7 @@ file.write_text(json.dumps(lock, indent=2) + "\n")
 endef
 export STRIP_ADDRESSES
 
-.PHONY: install up test coverage bench lint lock
+.PHONY: install up test soak coverage bench lint lock
 .DELETE_ON_ERROR:
 
 install: $(VENV)/.portal node_modules/.installed
@@ -28,6 +28,11 @@ up: install
 
 test: install $(VENV)/.tests $(VENV)/.chromium
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadgroup $(PYTEST_FLAGS)
+
+# The engine of transactions under anything in any order, thousands of times (SOAK_EXAMPLES); `make test` does 200.
+soak: SOAK_EXAMPLES ?= 5000
+soak: install $(VENV)/.tests
+	SOAK_EXAMPLES=$(SOAK_EXAMPLES) SOAK_SHRINK=1 $(BIN)/pytest tests/faults/test_tx_machine.py $(PYTEST_FLAGS)
 
 # Tracing makes everything nearly twice as slow, so it is not part of every run.
 coverage: PYTEST_FLAGS += --cov --cov-report=term:skip-covered
