@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from typing import Generic, TypeVar
 
@@ -10,6 +11,8 @@ from portal.errors import Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+PATIENCE_SECONDS = 0.005
+"""How long a round waits for those that are expected."""
 ENOUGH = 50
 """Shared by so many, a round's own cost is next to nothing: waiting for more would only be slower."""
 
@@ -19,7 +22,8 @@ class Together(Generic[Item, Result]):
 
     `work` returns a result or an exception for each item, in their order; an exception that it raises is everybody's.
     A round takes at most `most_items` of at most `most_weight` together, but always one. Beyond `most_waiting` in
-    weight an item is refused at once with `Unavailable`: what waits is held in memory.
+    weight an item is refused at once with `Unavailable`: what waits is held in memory. Where `expected` says how many
+    may come, a round waits a moment for them: those that go the same way stay together.
     """
 
     def __init__(
@@ -29,13 +33,16 @@ class Together(Generic[Item, Result]):
         most_items: int = 500,
         most_weight: int = 8 * 1024 * 1024,
         most_waiting: int = 64 * 1024 * 1024,
+        expected: Callable[[], int] = lambda: 0,
     ) -> None:
         self._work = work
         self._most_items = most_items
         self._most_weight = most_weight
         self._most_waiting = most_waiting
+        self._expected = expected
         self._waiting: deque[tuple[Item, int, asyncio.Future[Result]]] = deque()
         self._waiting_weight = 0
+        self._arrived = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
     async def do(self, item: Item, weight: int = 1) -> Result:
@@ -52,6 +59,7 @@ class Together(Generic[Item, Result]):
         future: asyncio.Future[Result] = loop.create_future()
         self._waiting.append((item, weight, future))
         self._waiting_weight += weight
+        self._arrived.set()
         if self._running is None or self._running.done():
             # In a context of its own: the caller's may hold a db transaction, which is not for the others' work.
             self._running = loop.create_task(self._run(), context=Context())
@@ -88,6 +96,12 @@ class Together(Generic[Item, Result]):
         while seen < len(self._waiting) < ENOUGH:
             seen = len(self._waiting)
             await asyncio.sleep(0)
+        if len(self._waiting) < self._expected():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_SECONDS):
+                    while len(self._waiting) < min(ENOUGH, self._expected()):
+                        self._arrived.clear()
+                        await self._arrived.wait()
 
     def _next_round(self) -> tuple[list[Item], list[asyncio.Future[Result]]]:
         items: list[Item] = []

@@ -53,6 +53,7 @@ async def run_lanes() -> int:
 async def _run_lane(lane_id: UUID, shared: Shared) -> None:
     """Take the lane, do what there is, and give it back, until there is nothing more: what comes meanwhile counts."""
     while time.monotonic() < shared.ends_at and (lane := await shared.take.do(lane_id)):
+        shared.writers += 1
         try:
             await _write(Writer(lane, shared))
         except LaneLost:
@@ -62,6 +63,7 @@ async def _run_lane(lane_id: UUID, shared: Shared) -> None:
             await _hold_first(Writer(lane, shared), error.detail)
             return
         finally:
+            shared.writers -= 1
             await shared.release.do(lane.lease)
 
 

@@ -18,7 +18,7 @@ SEND_AGAIN_AFTER = timedelta(seconds=30)
 FRESH_SIMULATION = timedelta(minutes=5)
 """So long the gas that a simulation found is taken for right."""
 HELD_AT_ONCE = 4
-"""Of those that waited for something already, in any order: what is held must not delay what is not."""
+"""Of those that waited for something already, in any order, where others have not: they must not be delayed."""
 
 # Asked for by somebody, or by the clock: which the chain's has to confirm.
 ASKED = "(t.cancel_requested_at IS NOT NULL OR t.execute_before <= given.now)"
@@ -64,7 +64,9 @@ LOOK = f"""
                AND NOT id = ANY(given.tried) ORDER BY id LIMIT {ROOM})
         UNION (SELECT id FROM transaction WHERE lane = l.id AND status = 'queued' AND reason IS NOT NULL
                AND NOT id = ANY(given.tried) ORDER BY random()
-               LIMIT CASE WHEN l.id = ANY(given.spent) THEN 0 ELSE least({HELD_AT_ONCE}, {ROOM}) END)
+               LIMIT CASE WHEN l.id = ANY(given.spent) THEN 0 WHEN EXISTS (
+                   SELECT FROM transaction o WHERE o.lane = l.id AND o.status = 'queued' AND o.reason IS NULL
+                       AND NOT o.id = ANY(given.tried)) THEN least({HELD_AT_ONCE}, {ROOM}) ELSE {ROOM} END)
     ) picked ON true
     JOIN transaction t ON t.id = picked.id
     JOIN action a ON a.id = t.action JOIN policy_version v ON v.id = a.policy_version

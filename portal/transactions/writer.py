@@ -75,17 +75,25 @@ class Chain:
 
     async def now(self) -> Now:
         """The newest block and the fees, of a second ago at most. Raises `NodeUnavailable`, within a second unasked."""
+        if not self._is_fresh():
+            await self._read()
+        if isinstance(self._now, Now):
+            return self._now
+        assert self._now is not None
+        raise self._now
+
+    def _is_fresh(self) -> bool:
+        return self._now is not None and time.monotonic() - self._read_at <= FRESH_SECONDS
+
+    async def _read(self) -> None:
         async with self._reading:
-            if self._now is None or time.monotonic() - self._read_at > FRESH_SECONDS:
+            if not self._is_fresh():
                 try:
                     settings = await get_fee_settings(self.node.chain_id)
                     self._now = Now(*await asyncio.gather(self.node.head(), self.node.fees(settings)))
                 except NodeUnavailable as error:
                     self._now = error
                 self._read_at = time.monotonic()
-        if isinstance(self._now, NodeUnavailable):
-            raise self._now
-        return self._now
 
     async def _simulate(self, calls: list[Call]) -> Sequence[Simulation | Exception]:
         return await self.node.simulate_many([(call, None) for call in calls])
@@ -96,22 +104,27 @@ class Shared:
 
     def __init__(self) -> None:
         self.ends_at = time.monotonic() + PASS_SECONDS
+        self.writers = 0
+        """How many lanes are at work now."""
         self.take: Together[UUID, Lane | None] = Together(alone_where_broken(self._take))
         self.release: Together[Lease, bool] = Together(alone_where_broken(self._release))
         self.spent: set[UUID] = set()
         """Lanes whose held transactions were tried, and are held still."""
         self.tried: set[UUID] = set()
         """Transactions that this pass has dealt with."""
-        self.look: Together[UUID, list[Task]] = Together(alone_where_broken(self._look))
-        self.claim: Together[Claim, Work] = Together(alone_where_broken(claim_all))
-        self.sign: Together[Order, StoredAttempt] = Together(alone_where_broken(sign_all))
-        self.note: Together[Note, bool] = Together(alone_where_broken(note_all))
+        self.look: Together[UUID, list[Task]] = Together(alone_where_broken(self._look), expected=self._at_work)
+        self.claim: Together[Claim, Work] = Together(alone_where_broken(claim_all), expected=self._at_work)
+        self.sign: Together[Order, StoredAttempt] = Together(alone_where_broken(sign_all), expected=self._at_work)
+        self.note: Together[Note, bool] = Together(alone_where_broken(note_all), expected=self._at_work)
         self._chains: dict[int, Chain] = {}
 
     def chain(self, chain_id: int) -> Chain:
         if chain_id not in self._chains:
             self._chains[chain_id] = Chain(chain_id)
         return self._chains[chain_id]
+
+    def _at_work(self) -> int:
+        return self.writers
 
     async def _look(self, lane_ids: list[UUID]) -> Sequence[list[Task]]:
         return await look_all(lane_ids, self.tried, self.spent)

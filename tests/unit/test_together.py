@@ -92,3 +92,22 @@ async def test_beyond_what_may_wait_it_refuses_at_once() -> None:
         await shared.do(3, 8)
     rounds.gate.set()
     assert await asyncio.gather(first, second) == [2, 4]
+
+
+async def test_a_round_waits_a_moment_for_those_that_are_expected_and_not_for_ever() -> None:
+    rounds: list[list[int]] = []
+
+    async def work(items: list[int]) -> list[int]:
+        rounds.append(items)
+        return items
+
+    together: Together[int, int] = Together(work, expected=lambda: 3)
+
+    async def later(item: int, turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return await together.do(item)
+
+    await asyncio.gather(together.do(1), later(2, 10), later(3, 20))
+    await together.do(4)
+    assert [sorted(each) for each in rounds] == [[1, 2, 3], [4]]
