@@ -243,7 +243,8 @@ async def _checked_subject(organization_id: UUID, scope: PauseScope, subject: st
         return str(organization_id)
     try:
         if scope is PauseScope.CHAIN:
-            return str((await get_chain(int(subject or ""))).id)
+            # Longer than any id, and than what PostgreSQL could compare with one.
+            return str((await get_chain(int((subject or "")[:18]))).id)
         id = UUID(subject or "")
     except ValueError:
         raise InputInvalid.at("/subject", f"Give the id of the {scope.value} to pause.") from None

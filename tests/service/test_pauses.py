@@ -191,6 +191,7 @@ async def test_what_is_paused_is_not_paused_again(cast: Cast) -> None:
     [
         (PauseScope.CHAIN, "99", NotFound),
         (PauseScope.CHAIN, "many", InputInvalid),
+        (PauseScope.CHAIN, "9" * 40, NotFound),
         (PauseScope.CHAIN, None, InputInvalid),
         (PauseScope.CONTRACT, "many", InputInvalid),
         (PauseScope.SIGNER, "018f0000-0000-7000-8000-000000000000", NotFound),
