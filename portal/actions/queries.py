@@ -287,7 +287,8 @@ def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], his
     elif history["signer_trouble"]:
         yield f"Its signer {history['signer_name']} cannot sign just now: {history['signer_trouble']}"
     if history["first_call"] and view.to_address:
-        yield f"The first call of {view.function.partition('(')[0]} of {view.contract_name}."
+        first = "batch of calls" if view.calls else f"call of {view.function.partition('(')[0]}"
+        yield f"The first {first} of {view.contract_name}."
     for address in recipients:
         if address.lower() not in names:
             yield f"{effects.short_address(address)} is not an end user, a signer or a contract of yours."
