@@ -1,8 +1,9 @@
 """Killed at every single point where the engine waits for the database or the node, it still executes once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -10,8 +11,11 @@ import pytest_asyncio
 from portal.audit.service import verify
 from portal.chain.endpoint import Endpoint
 from portal.db.engine import Engine, ReservedConnection, run_sql
+from portal.transactions.controls import cancel, speed_up
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.service import queue_approved
 from portal.transactions.tables import Outcome
+from portal.transactions.tables import TransactionStatus as Status
 from tests.actions import settings_chain
 from tests.anvil import Anvil
 from tests.people import Cast
@@ -27,6 +31,9 @@ async def node() -> AsyncIterator[Anvil]:
 @pytest_asyncio.fixture
 async def play(cast: Cast, node: Anvil) -> Play:
     return await make_play(cast, node)
+
+
+Job = Callable[[], Awaitable[int]]
 
 
 class Killer:
@@ -51,12 +58,12 @@ class Killer:
 
         return call
 
-    async def strikes(self, point: int, *, after: bool) -> bool:
-        """Run both jobs once; whether they lived long enough to be killed at `point`."""
+    async def strikes(self, point: int, *jobs: Job, after: bool = False) -> bool:
+        """Run the jobs once; whether they lived long enough to be killed at `point`."""
         self.left, self.after = point, after
         try:
-            await run_lanes()
-            await watch_chains()
+            for job in jobs:
+                await job()
         except (Killed, asyncio.CancelledError):
             assert self.dead
         finally:
@@ -74,7 +81,7 @@ async def test_killed_anywhere_each_action_is_executed_once(
     first_nonce, actions = play.nonce_on_chain(), []
     for point in range(1, 200):
         actions.append(await play.approved_mint())
-        if not await killer.strikes(point, after=after):
+        if not await killer.strikes(point, run_lanes, watch_chains, after=after):
             break
         await run_lanes()
         await watch_chains()
@@ -93,3 +100,77 @@ async def test_killed_anywhere_each_action_is_executed_once(
     assert [[kind for kind in await play.audit(view.id) if kind != "held"] for view in views] == [expected] * len(views)
     assert await verify(play.organization_id) is None
     assert (await run_sql("SELECT count(*) AS n FROM attempt"))[0]["n"] == len(actions)
+
+
+async def ask(play: Play, action_id: UUID, control: Callable[..., Awaitable[None]]) -> None:
+    await control(play.stage.cast.alice.actor, (await play.view(action_id)).id)
+
+
+async def called_off_in_the_queue(play: Play) -> UUID:
+    action_id = await play.approved_mint()
+    await queue_approved()
+    await ask(play, action_id, cancel)
+    return action_id
+
+
+async def called_off_when_out(play: Play) -> UUID:
+    action_id = await play.approved_mint()
+    await run_lanes()
+    await ask(play, action_id, cancel)
+    return action_id
+
+
+async def expired_when_out(play: Play) -> UUID:
+    action_id = await play.approved_mint()
+    await run_lanes()
+    await run_sql("UPDATE transaction SET execute_before = queued_at - interval '1 day' WHERE action = {}", action_id)
+    return action_id
+
+
+async def sped_up(play: Play) -> UUID:
+    action_id = await play.approved_mint()
+    await run_lanes()
+    await ask(play, action_id, speed_up)
+    return action_id
+
+
+# To be killed after one wait and before the next is the same: nothing happens in between.
+@pytest.mark.parametrize(
+    ("begun", "end"),
+    [
+        (called_off_in_the_queue, (Status.CANCELLED, None, 0)),
+        (called_off_when_out, (Status.FINALIZED, Outcome.CANCELLED, 2)),
+        (expired_when_out, (Status.FINALIZED, Outcome.CANCELLED, 2)),
+        (sped_up, (Status.FINALIZED, Outcome.OK, 2)),
+    ],
+    ids=lambda given: given.__name__ if callable(given) else "",
+)
+async def test_killed_anywhere_what_was_asked_for_is_done_once(
+    play: Play,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: Callable[[Play], Awaitable[UUID]],
+    end: tuple[Status, Outcome | None, int],
+) -> None:
+    killer, actions, first_nonce = Killer(monkeypatch), [], play.nonce_on_chain()
+    play.node.rpc("evm_setAutomine", False)
+    for point in range(1, 200):
+        actions.append(await begun(play))
+        struck = await killer.strikes(point, run_lanes)
+        await run_lanes()
+        play.node.mine()
+        await watch_chains()
+        if not struck:
+            break
+    else:
+        raise AssertionError("the job never ends")
+    play.node.mine(70)
+    await watch_chains()
+
+    assert len(actions) > 8, "too few points were struck to mean anything"
+    views = [await play.view(action) for action in actions]
+    assert {(view.status, view.outcome, len(view.attempts)) for view in views} == {end}
+    nonces = [] if end[2] == 0 else list(range(first_nonce, first_nonce + len(actions)))
+    assert sorted(view.nonce for view in views if view.nonce is not None) == nonces
+    assert play.nonce_on_chain() == first_nonce + len(nonces)
+    assert await play.minted() == (len(actions) if end[1] is Outcome.OK else 0)
+    assert await verify(play.organization_id) is None
