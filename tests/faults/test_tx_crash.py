@@ -8,6 +8,7 @@ import pytest
 
 from portal.db.engine import Transaction, run_sql
 from portal.notify.jobs import publish_events
+from portal.transactions.controls import cancel
 from portal.transactions.jobs import run_lanes
 from tests.faults.killer import Killer, Point, process
 from tests.faults.node_proxy import SEND, Break, refuse
@@ -224,3 +225,23 @@ async def test_tx_13_killed_at_every_effect_of_a_replacement(
         await geth.finish_ok(action_id)
     assert ended == 0, killer.log()
     assert nth > 4, "too few points were struck to mean anything"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_tx_13_killed_at_every_effect_of_a_cancellation(
+    geth: World, killer: Killer, when: Literal["before", "after"]
+) -> None:
+    nth, ended = 0, -signal.SIGKILL
+    while ended == -signal.SIGKILL:
+        nth += 1
+        action_id = await geth.play.approved_mint()
+        await geth.work()
+        geth.pool.holds_back = True
+        await cancel(geth.play.stage.cast.oscar.actor, (await geth.view(action_id)).id)
+        ended = await process(killer, geth.ahead, Point(when, "effect", nth=nth)).ends()
+        await geth.leases_end()
+        (view,) = await geth.finish(action_id)
+        assert (view.outcome, [attempt.kind.value for attempt in view.attempts]) == ("cancelled", ["call", "noop"])
+    assert ended == 0, killer.log()
+    assert nth > 4, "too few points were struck to mean anything"
+    assert await geth.play.minted() == 0
