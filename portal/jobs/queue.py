@@ -144,6 +144,19 @@ def ring(job: str) -> None:
         doorbell.ring(job)
 
 
+_ending = asyncio.Event()
+
+
+def begin_no_more() -> None:
+    """Let jobs that run end what they have begun, and begin nothing new: the process is about to end."""
+    _ending.set()
+
+
+def may_begin() -> bool:
+    """Whether a job may begin something new, as until its process is about to end."""
+    return not _ending.is_set()
+
+
 async def queue_state() -> QueueState | None:
     """What the queue says of itself; None in a process without a doorbell. Raises what the queue's driver raises."""
     if not _doorbells:

@@ -14,7 +14,7 @@ from portal.chain.service import register_chains
 from portal.db import notices
 from portal.db.engine import open_pool
 from portal.errors import Unavailable
-from portal.jobs.queue import make_queue, open_doorbell
+from portal.jobs.queue import begin_no_more, make_queue, open_doorbell
 from portal.jobs.registry import saq_crons, saq_functions
 from portal.logging import get_logger
 from portal.settings import get_settings
@@ -46,6 +46,7 @@ class PromptWorker(Worker[Any]):
             self.event.set()
 
     async def stop(self) -> None:
+        begin_no_more()
         for task in self.tasks:
             if task.get_name() != "process":
                 task.cancel()

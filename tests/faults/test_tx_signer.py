@@ -256,7 +256,6 @@ async def test_tx_84_a_call_that_was_edited_after_its_first_signature_is_not_sig
 # Shutdown, settings, clocks
 
 
-@pytest.mark.xfail(strict=True, reason="A pass that is under way goes on to sign and send after SIGTERM.")
 async def test_tx_85_a_worker_that_is_told_to_stop_while_it_sends_ends_that_and_begins_nothing(
     world: World, killer: Killer
 ) -> None:
