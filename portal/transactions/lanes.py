@@ -6,7 +6,6 @@ is stuck stops nobody else.
 """
 
 import asyncio
-import time
 from contextlib import suppress
 from uuid import UUID
 
@@ -15,7 +14,7 @@ import msgspec
 from portal.actions.errors import GateRefused
 from portal.chain.rpc import NodeUnavailable
 from portal.db.engine import run_sql, transaction
-from portal.jobs.queue import may_begin
+from portal.jobs.queue import ring
 from portal.logging import get_logger
 from portal.transactions import leases, spending
 from portal.transactions.attempts import newest_attempt
@@ -48,12 +47,14 @@ async def run_lanes() -> int:
         log.error("lane.failed", error=type(failure).__name__, exc_info=failure)
     if failures:
         raise failures[0]
+    if shared.is_over():
+        ring("run_lanes")  # something may be left
     return len(shared.tried)
 
 
 async def _run_lane(lane_id: UUID, shared: Shared) -> None:
     """Take the lane, do what there is, and give it back, until there is nothing more: what comes meanwhile counts."""
-    while may_begin() and time.monotonic() < shared.ends_at and (lane := await shared.take.do(lane_id)):
+    while not shared.is_over() and (lane := await shared.take.do(lane_id)):
         shared.writers += 1
         try:
             await _write(Writer(lane, shared))
@@ -99,7 +100,7 @@ async def _round(writer: Writer, tasks: list[Task]) -> bool:
     free = all(writer.is_new(task.work) for task in tasks)  # else one is still unsent, and nothing is begun behind it
     begun, claimed = 0, writer.claimed
     for task in await _end_cancelled(writer, tasks):
-        if not may_begin():
+        if writer.is_over():
             return False
         if not writer.is_new(task.work) or (task.work.status is Status.QUEUED and not free):
             continue

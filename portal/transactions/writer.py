@@ -20,6 +20,7 @@ from portal.chain.rpc import Block, Call, Fees, Node, NodeUnavailable, Simulatio
 from portal.chain.send_answers import SendAnswer
 from portal.chain.tables import FeeStyle, SignerKind
 from portal.db.engine import is_unreachable
+from portal.jobs.queue import may_begin
 from portal.logging import get_logger
 from portal.together import Together
 from portal.transactions.attempts import Offer, StoredAttempt
@@ -32,8 +33,8 @@ from portal.transactions.tables import AttemptKind, ClosingReason
 
 log = get_logger(__name__)
 SENDS = Counter("portal_transaction_sends_total", "Sends of signed bytes, by what the node answered", ["answer"])
-PASS_SECONDS = 60.0
-"""Then a pass takes no lane again; the next goes on."""
+PASS_SECONDS = 15.0
+"""Then a pass begins nothing more, and the next goes on: SAQ gives a job up after 30 s without a sign of life."""
 FRESH_SECONDS = 1.0
 """How long a pass takes the newest block and the fees for new."""
 
@@ -103,7 +104,7 @@ class Shared:
     """What the lanes of one pass do together."""
 
     def __init__(self) -> None:
-        self.ends_at = time.monotonic() + PASS_SECONDS
+        self._ends_at = time.monotonic() + PASS_SECONDS
         self.writers = 0
         """How many lanes are at work now."""
         self.take: Together[UUID, Lane | None] = Together(alone_where_broken(self._take))
@@ -122,6 +123,10 @@ class Shared:
         if chain_id not in self._chains:
             self._chains[chain_id] = Chain(chain_id)
         return self._chains[chain_id]
+
+    def is_over(self) -> bool:
+        """Whether its time is over, or that of its process."""
+        return time.monotonic() > self._ends_at or not may_begin()
 
     def _at_work(self) -> int:
         return self.writers
@@ -160,6 +165,10 @@ class Writer:
     def is_new(self, work: Work) -> bool:
         """Whether this pass has not dealt with `work` yet."""
         return work.id not in self._shared.tried
+
+    def is_over(self) -> bool:
+        """Whether this pass begins nothing more."""
+        return self._shared.is_over()
 
     def begin(self, work: Work) -> None:
         """Note that this pass deals with `work`, so that it is not looked at again."""
