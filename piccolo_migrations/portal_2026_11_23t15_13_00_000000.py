@@ -76,9 +76,7 @@ DESCRIPTION = "Webhooks and deliveries"
 
 
 async def forwards():
-    manager = MigrationManager(
-        migration_id=ID, app_name="portal", description=DESCRIPTION
-    )
+    manager = MigrationManager(migration_id=ID, app_name="portal", description=DESCRIPTION)
 
     manager.add_table(
         class_name="WebhookSecret",
@@ -87,9 +85,7 @@ async def forwards():
         columns=None,
     )
 
-    manager.add_table(
-        class_name="Delivery", tablename="delivery", schema=None, columns=None
-    )
+    manager.add_table(class_name="Delivery", tablename="delivery", schema=None, columns=None)
 
     manager.add_table(
         class_name="DeliveryAttempt",
@@ -98,9 +94,7 @@ async def forwards():
         columns=None,
     )
 
-    manager.add_table(
-        class_name="Webhook", tablename="webhook", schema=None, columns=None
-    )
+    manager.add_table(class_name="Webhook", tablename="webhook", schema=None, columns=None)
 
     manager.add_column(
         table_class_name="WebhookSecret",

@@ -8,9 +8,7 @@ DESCRIPTION = "Mark lanes that do not move"
 
 
 async def forwards():
-    manager = MigrationManager(
-        migration_id=ID, app_name="portal", description=DESCRIPTION
-    )
+    manager = MigrationManager(migration_id=ID, app_name="portal", description=DESCRIPTION)
 
     manager.add_column(
         table_class_name="Lane",

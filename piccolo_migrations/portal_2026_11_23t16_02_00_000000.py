@@ -10,9 +10,7 @@ DESCRIPTION = "Keep what signers spent"
 
 
 async def forwards():
-    manager = MigrationManager(
-        migration_id=ID, app_name="portal", description=DESCRIPTION
-    )
+    manager = MigrationManager(migration_id=ID, app_name="portal", description=DESCRIPTION)
 
     manager.add_column(
         table_class_name="SignerReading",

@@ -373,7 +373,8 @@ async def test_a_deployment_is_an_action_like_any_other(stage: Stage) -> None:
     contract = await get_contract(stage.cast.organization_id, action.contract_id)
     assert (contract.status, contract.address, contract.symbol, contract.decimals) == ("deploying", None, "LOY", 18)
     allowed = {function.signature for function in contract.functions if function.allowed}
-    assert allowed == {MINT, "set_minter(address,bool)", "transfer_ownership(address)"}, "so that signers can be changed"
+    # The latter two, so that its signers can be changed.
+    assert allowed == {MINT, "set_minter(address,bool)", "transfer_ownership(address)"}
     await simulate([action.id])
     simulated = (await get_action(stage.cast.organization_id, action.id)).simulation
     assert simulated is not None
