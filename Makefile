@@ -31,14 +31,16 @@ test: install $(VENV)/.tests $(VENV)/.chromium
 
 # The engine of transactions under anything in any order, thousands of times (SOAK_EXAMPLES); `make test` does 200.
 soak: SOAK_EXAMPLES ?= 5000
+soak: SOAK_SIGNALS ?= 1000
 soak: install $(VENV)/.tests
-	SOAK_EXAMPLES=$(SOAK_EXAMPLES) SOAK_SHRINK=1 $(BIN)/pytest tests/faults/test_tx_machine.py $(PYTEST_FLAGS)
+	SOAK_EXAMPLES=$(SOAK_EXAMPLES) SOAK_SIGNALS=$(SOAK_SIGNALS) SOAK_SHRINK=1 \
+	  $(BIN)/pytest tests/faults/test_worker_killed.py tests/faults/test_tx_machine.py $(PYTEST_FLAGS)
 
 # Tracing makes everything nearly twice as slow, so it is not part of every run.
 coverage: PYTEST_FLAGS += --cov --cov-report=term:skip-covered
 coverage: test
 
-# Figures, no verdict: a table, and var/bench.json. BENCH=history or BENCH=assess measures those instead of the intake.
+# Figures, no verdict: a table, and var/bench.json. BENCH=assess, history or chain measures that instead of the intake.
 bench: install $(VENV)/.tests
 	$(BIN)/python -m tests.bench
 
