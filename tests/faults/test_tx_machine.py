@@ -39,7 +39,7 @@ from tests.faults.world import World
 from tests.transactions import Killed
 
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "200"))
-STEPS = 14
+STEPS = 12
 MOST_ACTIONS = 6
 WORDS: list[Fault] = [
     *(answer for meaning in Meaning for answer in dialects(meaning)[:2]),
@@ -63,14 +63,17 @@ class Story(RuleBasedStateMachine):
         done: Future[Any] = asyncio.run_coroutine_threadsafe(work, self.loop)
         return done.result(timeout=60)
 
-    @initialize()
-    def begin(self) -> None:
-        self.world.proxy.sent.clear()
+    @initialize(count=st.integers(1, 3))
+    def begin(self, count: int) -> None:
+        self.approve(count)
 
     # What the portal and its people do
 
     @precondition(lambda self: len(self.actions) < MOST_ACTIONS)
-    @rule(count=st.integers(1, 3))
+    @rule(count=st.integers(1, 2))
+    def approve_more(self, count: int) -> None:
+        self.approve(count)
+
     def approve(self, count: int) -> None:
         self.run(forget_nodes())  # a proposal meets no trouble: that is another story
         with self.world.proxy.being_well():
@@ -81,6 +84,18 @@ class Story(RuleBasedStateMachine):
     @rule()
     def tick(self) -> None:
         self.run(self.world.work())
+
+    @rule()
+    def tick_again(self) -> None:
+        """Twice as likely as anything else: without it nothing happens."""
+        self.tick()
+
+    @rule(blocks=st.sampled_from([1, 2, 3]))
+    def go_on(self, blocks: int) -> None:
+        """Some blocks in which all goes as it should, so that stories come to later states, too."""
+        self.run(self.world.work())
+        self.mine(blocks)
+        self.run(self.world.work(2))
 
     @rule()
     def watch(self) -> None:
