@@ -36,7 +36,7 @@ from portal.notify.outbox import record_many
 log = get_logger(__name__)
 
 OPEN = """
-    SELECT a.*, v.approvals_required FROM action a JOIN policy_version v ON v.id = a.policy_version
+    SELECT a.*, v.approvals_required FROM action a JOIN policy_terms v ON v.id = a.policy_version
     WHERE a.id = {} AND a.organization = {}
 """
 

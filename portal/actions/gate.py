@@ -28,7 +28,7 @@ STORED = """
     FROM action a
     JOIN contract c ON c.id = a.contract
     JOIN signer s ON s.id = a.signer
-    JOIN policy_version v ON v.id = a.policy_version
+    JOIN policy_terms v ON v.id = a.policy_version
     JOIN policy p ON p.id = v.policy
     WHERE a.id = ANY({}::uuid[]) ORDER BY a.id FOR SHARE OF a, c, s
 """

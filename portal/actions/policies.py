@@ -43,7 +43,10 @@ async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
 async def change_policy(
     actor: Actor, policy_id: UUID, given: PolicyInput, *, expected: UUID | None = None
 ) -> PolicyView:
-    """Give a policy a new version; what is already proposed stays bound to the version it was proposed under.
+    """Give a policy a new version.
+
+    What is already proposed, or approved and not signed yet, stays bound to the version it was proposed under, but for
+    what is stricter in the new one: that binds at once (the view `policy_terms`).
 
     Raises `NotFound`, `InputInvalid`, `NameTaken`, and `PreconditionFailed` unless its newest version is still
     `expected`. A change that changes nothing makes no version.

@@ -125,7 +125,7 @@ async def _store(answers: dict[UUID, SimulatedCall], effects: dict[UUID, Simulat
         rows = await run_sql(
             """SELECT a.id, a.organization, a.digest, a.correlation_id, a.expires_at, a.summary, a.chain, a.function,
                       a.contract, a.signal, a.rule, a.end_user, v.approvals_required, v.number, p.name AS policy
-               FROM action a JOIN policy_version v ON v.id = a.policy_version JOIN policy p ON p.id = v.policy
+               FROM action a JOIN policy_terms v ON v.id = a.policy_version JOIN policy p ON p.id = v.policy
                WHERE a.id = ANY({}::uuid[]) AND a.status = 'proposed' ORDER BY a.organization, a.id FOR UPDATE OF a""",
             list(answers),
         )

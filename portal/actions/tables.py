@@ -23,7 +23,8 @@ class Policy(Table, tablename="policy"):
 
 
 class PolicyVersion(Table, tablename="policy_version"):
-    """One edition of a policy; an action is bound to the edition it was proposed under."""
+    """One edition of a policy; an action is bound to the edition it was proposed under, and where the newest one is
+    stricter, to that (the view `policy_terms`)."""
 
     id = columns.key()
     policy = columns.reference(Policy)

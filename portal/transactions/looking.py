@@ -69,7 +69,7 @@ LOOK = f"""
                        AND NOT o.id = ANY(given.tried)) THEN least({HELD_AT_ONCE}, {ROOM}) ELSE {ROOM} END)
     ) picked ON true
     JOIN transaction t ON t.id = picked.id
-    JOIN action a ON a.id = t.action JOIN policy_version v ON v.id = a.policy_version
+    JOIN action a ON a.id = t.action JOIN policy_terms v ON v.id = a.policy_version
     {NEWEST}
     WHERE l.id = ANY(given.lanes) AND (t.status = 'queued' OR {DUE})
 """  # noqa: S608  parts of ours

@@ -35,7 +35,7 @@ async def _queue_batch(actor: Actor) -> int:
         actions = await run_sql(
             """SELECT a.id, a.chain, a.correlation_id, a.signer,
                       a.decided_at + v.execute_within_seconds * interval '1 second' AS execute_before
-               FROM action a JOIN policy_version v ON v.id = a.policy_version
+               FROM action a JOIN policy_terms v ON v.id = a.policy_version
                WHERE a.organization = {} AND a.status = 'approved' AND a.queued_at IS NULL
                ORDER BY a.decided_at, a.id LIMIT {} FOR NO KEY UPDATE OF a SKIP LOCKED""",
             actor.organization_id,

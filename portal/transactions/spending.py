@@ -23,7 +23,7 @@ SPENT = """
                ELSE t.gas_used * t.gas_price_wei + CASE WHEN t.outcome = 'ok' THEN a.value_wei ELSE 0 END
            END AS cost
     FROM transaction t
-    JOIN action a ON a.id = t.action JOIN policy_version v ON v.id = a.policy_version JOIN lane l ON l.id = t.lane
+    JOIN action a ON a.id = t.action JOIN policy_terms v ON v.id = a.policy_version JOIN lane l ON l.id = t.lane
     WHERE t.id IN (SELECT transaction FROM attempt WHERE id >= {}) AND v.policy = ANY({}::uuid[])
         AND t.status NOT IN ('rejected', 'displaced')
 """

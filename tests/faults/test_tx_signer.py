@@ -207,11 +207,6 @@ async def test_tx_83_a_function_that_is_not_allowed_any_more_is_not_signed(world
     assert world.proxy.sent == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="An action stays bound to the version of its policy under which it was proposed (change_policy says so). "
-    "The register expects that a tightened policy stops what is approved and not signed. Somebody must decide.",
-)
 async def test_tx_83_a_policy_that_asks_for_more_approvals_since_stops_what_has_too_few(world: World) -> None:
     stage = world.play.stage
     one = await stage.policy(1)
