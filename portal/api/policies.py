@@ -52,7 +52,10 @@ async def get_policy(actor: Acting, policy_id: FromPath[UUID]) -> Response[Polic
 @put(
     "/policies/{policy_id:uuid}",
     summary="Change a policy",
-    description="Makes a new version; actions that are already proposed keep theirs, but for what becomes stricter. Needs If-Match.",
+    description=(
+        "Makes a new version; actions that are already proposed keep theirs, but for what becomes stricter. "
+        "Needs If-Match."
+    ),
     opt=WRITE,
     response_headers=ETAG,
     responses=problems(404, 409, 412, 428),

@@ -30,7 +30,7 @@ DONE: dict[str, str] = {
     "rule_published": "The rule is published.",
     "rule_disabled": "The rule is disabled. It proposes nothing more.",
     "policy_created": "The policy is made.",
-    "policy_changed": "The policy has a new version. Actions proposed before keep theirs, but for what became stricter.",
+    "policy_changed": "The policy has a new version. Earlier proposals keep theirs, but for what became stricter.",
     "contract_registered": "The contract is registered.",
     "deployment_proposed": "The deployment is proposed. It runs once it is approved.",
     "signer_created": "The signer is being made; its address appears in a moment.",
