@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import subprocess
+import tempfile
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -45,8 +46,13 @@ class Anvil:
         if not mining:
             pace.append("--no-mining")
         self.chain_id = chain_id
+        # By itself it keeps states of old blocks in the home folder, and leaves them there when it is killed.
+        self._cache = tempfile.TemporaryDirectory(prefix="portal-anvil-")
         self._process = subprocess.Popen(
-            [str(anvil_binary()), "--port", str(port), "--chain-id", str(chain_id), *pace, *options],
+            [
+                *(str(anvil_binary()), "--port", str(port), "--chain-id", str(chain_id)),
+                *("--cache-path", self._cache.name, *pace, *options),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -111,6 +117,7 @@ class Anvil:
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
+        self._cache.cleanup()
 
 
 @contextmanager

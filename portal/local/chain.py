@@ -10,6 +10,7 @@ import gzip
 import json
 import os
 import platform
+import shutil
 import threading
 import time
 import urllib.request
@@ -53,6 +54,8 @@ class LocalChain:
 
     def prepare(self) -> Part:
         """The process to run, from the last snapshot on. Raises `SettingInvalid` where there is no `anvil`."""
+        # Of the states of old blocks, it removes those of its own run at most, and none if it is killed.
+        shutil.rmtree(self.folder / "cache", ignore_errors=True)
         state = ["--load-state", str(self._unpack())] if self.snapshot.exists() else []
         return Part(
             name="chain",
