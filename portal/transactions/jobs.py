@@ -16,4 +16,5 @@ async def watch_chains() -> int:
     moved = await watching.watch_chains()
     if moved:
         ring("run_lanes")  # what was mined makes room in its lane
+        ring("watch_chains")  # where blocks come quickly, the clock would be behind
     return moved

@@ -260,7 +260,7 @@ async def test_many_prepared_together_are_each_what_they_would_be_alone(stage: S
     assert await verify(stage.cast.organization_id) is None
 
 
-async def test_a_changed_policy_binds_what_is_proposed_from_then_on(stage: Stage) -> None:
+async def test_a_looser_policy_binds_what_is_proposed_from_then_on_and_a_stricter_one_at_once(stage: Stage) -> None:
     alice = stage.cast.alice.actor
     before = await propose(stage.cast.oscar.actor, mint(stage))
     changed = await change_policy(
@@ -270,8 +270,11 @@ async def test_a_changed_policy_binds_what_is_proposed_from_then_on(stage: Stage
 
     assert (changed.version, changed.name) == (2, "Three people")
     again = await get_action(alice.organization_id, before.id)
-    assert (again.approvals_required, again.policy.version, again.digest) == (2, 1, before.digest)
+    assert (again.approvals_required, again.policy.version, again.digest) == (3, 1, before.digest)
     assert (after.approvals_required, after.policy.version) == (3, 2)
+    await change_policy(alice, stage.policy_id, PolicyInput(name="One person", approvals_required=1))
+    assert (await get_action(alice.organization_id, before.id)).approvals_required == 2
+    assert (await get_action(alice.organization_id, after.id)).approvals_required == 3
     assert after.digest != before.digest
     assert (after.expires_at - after.proposed_at).total_seconds() == 60
 
