@@ -39,7 +39,7 @@ from tests.faults.world import World
 from tests.transactions import Killed
 
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "200"))
-STEPS = 12
+STEPS = 12 if "SOAK_EXAMPLES" in os.environ else 8
 MOST_ACTIONS = 6
 WORDS: list[Fault] = [
     *(answer for meaning in Meaning for answer in dialects(meaning)[:2]),
