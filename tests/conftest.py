@@ -143,6 +143,31 @@ async def cast(database: None) -> Any:
     return await make_cast()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def node() -> AsyncIterator[Any]:
+    """The settings' chain, an anvil, for the tests of one file."""
+    from tests.actions import settings_chain
+
+    async with settings_chain() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def stage(cast: Any, node: Any) -> Any:
+    """A contract of Acme on the chain, with a signer, and a policy of two approvals."""
+    from tests.actions import make_stage
+
+    return await make_stage(cast, node)
+
+
+@pytest_asyncio.fixture
+async def play(cast: Any, node: Any) -> Any:
+    """A stage with what tests of transactions do again and again."""
+    from tests.transactions import make_play
+
+    return await make_play(cast, node)
+
+
 @pytest_asyncio.fixture(scope="session")
 async def app(pool: None) -> AsyncIterator[Any]:
     """The real application, its lifespan running in this event loop on the test's own pool."""

@@ -1,15 +1,11 @@
 """What the worker does for subscribers. Each is safe to run twice, or at once in two workers."""
 
-import asyncio
-import time
-
 from portal.jobs.queue import ring
+from portal.jobs.turns import take_turns
 from portal.notify import pruning, publishing
 from portal.notify.delivering import RUN_SECONDS, claim_next, deliver
 
 AT_ONCE = 16
-LOOK_SECONDS = 0.5
-"""How often it is looked for what has become due meanwhile: a slow receiver keeps no other waiting."""
 
 
 async def publish_events() -> int:
@@ -37,29 +33,9 @@ async def deliver_events() -> int:
         return 0
     Turn.taken = True
     try:
-        return await _deliver_all()
+        return await take_turns("deliver_events", claim_next, deliver, at_once=AT_ONCE, seconds=RUN_SECONDS)
     finally:
         Turn.taken = False
-
-
-async def _deliver_all() -> int:
-    count, ends = 0, time.monotonic() + RUN_SECONDS
-    turns: set[asyncio.Task[None]] = set()
-    try:
-        while True:
-            while len(turns) < AT_ONCE and time.monotonic() < ends and (webhook_id := await claim_next()):
-                turns.add(asyncio.create_task(deliver(webhook_id)))
-                count += 1
-            if not turns:
-                break
-            _, turns = await asyncio.wait(turns, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in turns:
-            task.cancel()
-        await asyncio.gather(*turns, return_exceptions=True)
-    if time.monotonic() > ends:
-        ring("deliver_events")
-    return count
 
 
 async def prune_events() -> int:

@@ -10,6 +10,8 @@ from uuid import UUID
 import msgspec
 
 from portal import clock
+from portal.audit import service as audit
+from portal.audit.service import Entry
 from portal.db.columns import new_id
 from portal.db.engine import after_commit, in_transaction, run_sql
 from portal.jobs.queue import ring
@@ -76,6 +78,27 @@ async def record_many(happenings: Sequence[Happening]) -> None:
         [each.correlation_id or correlation for each in happenings],
     )
     after_commit(_wake)
+
+
+async def record_entries(entries: Sequence[Entry]) -> None:
+    """Write audit entries, and record each as an event, too: of the same kind, subject and facts.
+
+    Must run inside the db transaction of the change, and best as its last statement, as `audit.append_many`.
+    """
+    await record_many(
+        [
+            Happening(
+                organization_id=entry.actor.organization_id,
+                kind=entry.kind,
+                subject_kind=entry.subject_kind,
+                subject_id=entry.subject_id,
+                payload=entry.detail,
+                correlation_id=entry.correlation_id,
+            )
+            for entry in entries
+        ]
+    )
+    await audit.append_many(entries)
 
 
 def _wake() -> None:

@@ -11,12 +11,10 @@ from piccolo.columns import Column
 from structlog.contextvars import bound_contextvars
 
 from portal.accounts.schemas import system_actor
-from portal.audit import service as audit
 from portal.audit.service import Entry
 from portal.db.engine import in_transaction, run_sql
 from portal.logging import get_logger
-from portal.notify import outbox
-from portal.notify.outbox import Happening
+from portal.notify.outbox import record_entries
 from portal.transactions.states import may_move
 from portal.transactions.tables import Transaction, TransactionStatus
 
@@ -140,23 +138,19 @@ async def record(work: Work, verb: str, **detail: Any) -> None:
 
 async def record_many(told: Sequence[tuple[Work, str, dict[str, Any]]]) -> None:
     """As `record` for each, in the order given, by one insert each of entries and of events."""
-    entries, happenings = [], []
-    for work, verb, detail in told:
-        kind, said = f"transaction.{verb}", {"action_id": str(work.action_id), **detail}
-        actor = system_actor(work.organization_id, "transactions")
-        entries.append(Entry(actor, kind, "transaction", work.id, said, work.correlation_id))
-        happenings.append(
-            Happening(
-                organization_id=work.organization_id,
-                kind=kind,
-                subject_kind="transaction",
-                subject_id=work.id,
-                payload=said,
-                correlation_id=work.correlation_id,
+    await record_entries(
+        [
+            Entry(
+                system_actor(work.organization_id, "transactions"),
+                f"transaction.{verb}",
+                "transaction",
+                work.id,
+                {"action_id": str(work.action_id), **detail},
+                work.correlation_id,
             )
-        )
-    await outbox.record_many(happenings)
-    await audit.append_many(entries)
+            for work, verb, detail in told
+        ]
+    )
 
 
 async def hold_many(holds: Sequence[tuple[Work, str | None]]) -> None:

@@ -17,6 +17,7 @@ from portal.accounts.schemas import Actor, ActorKind
 from portal.actions.checks import checked_reason
 from portal.actions.errors import OnlyMembersDecide
 from portal.audit import service as audit
+from portal.audit.service import Entry
 from portal.chain.queries import get_chain, get_contract, get_signer
 from portal.db.columns import new_id
 from portal.db.engine import in_transaction, run_sql, transaction
@@ -149,8 +150,7 @@ async def pause(actor: Actor, scope: PauseScope, subject: str | None, reason: st
         if not made:
             raise AlreadyPaused("It is paused already, and stays so until enough people have voted to go on.")
         detail = {"scope": scope.value, "subject": subject, "reason": reason}
-        await outbox.record(actor.organization_id, "pause.begun", "pause", id, detail)
-        await audit.append(actor, "pause.begun", "pause", id, detail)
+        await outbox.record_entries([Entry(actor, "pause.begun", "pause", id, detail)])
     ring("run_lanes")  # which says on each transaction why it waits
     return await get_pause(actor.organization_id, id)
 

@@ -5,11 +5,10 @@ from uuid import UUID
 
 from portal import clock
 from portal.accounts.schemas import Actor, system_actor
-from portal.audit import service as audit
+from portal.audit.service import Entry
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.notify import outbox
-from portal.notify.outbox import Happening
+from portal.notify.outbox import record_entries
 
 BATCH = 200
 
@@ -64,24 +63,17 @@ async def _queue(actor: Actor, actions: list[dict[str, Any]]) -> None:
         [action["execute_before"] for action in actions],
     )
     await run_sql("UPDATE action SET queued_at = {} WHERE id = ANY({}::uuid[])", now, [each["id"] for each in actions])
-    told = [(row, {"action_id": str(row["action"])}) for row in made]
-    await outbox.record_many(
+    await record_entries(
         [
-            Happening(
-                organization_id=actor.organization_id,
-                kind="transaction.queued",
-                subject_kind="transaction",
-                subject_id=row["id"],
-                payload=said,
-                correlation_id=row["correlation_id"],
+            Entry(
+                actor,
+                "transaction.queued",
+                "transaction",
+                row["id"],
+                {"action_id": str(row["action"])},
+                row["correlation_id"],
             )
-            for row, said in told
-        ]
-    )
-    await audit.append_many(
-        [
-            audit.Entry(actor, "transaction.queued", "transaction", row["id"], said, row["correlation_id"])
-            for row, said in told
+            for row in made
         ]
     )
 

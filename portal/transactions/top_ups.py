@@ -15,6 +15,7 @@ from portal.actions.effects import WEI_DECIMALS, units
 from portal.actions.proposals import propose_in_transaction
 from portal.actions.schemas import ProposedCall
 from portal.audit import service as audit
+from portal.audit.service import Entry
 from portal.chain.abi import PLAIN_ADDRESS, RECEIVE
 from portal.chain.balances import read_accounts
 from portal.chain.rpc import NodeUnavailable
@@ -24,7 +25,7 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import PortalError
 from portal.jobs.queue import ring
 from portal.logging import get_logger
-from portal.notify import outbox
+from portal.notify.outbox import record_entries
 from portal.transactions.runway import SENDERS
 from portal.transactions.states import TERMINAL
 
@@ -133,9 +134,8 @@ async def _turn(reading: dict[str, Any]) -> None:
             return
         detail = {"chain_id": reading["chain"], "balance_wei": str(int(reading["balance_wei"]))}
         kind = "signer.low" if low else "signer.no_longer_low"
-        await outbox.record(reading["organization"], kind, "signer", reading["signer"], detail)
         actor = system_actor(reading["organization"], "balances")
-        await audit.append(actor, kind, "signer", reading["signer"], detail)
+        await record_entries([Entry(actor, kind, "signer", reading["signer"], detail)])
     if low:
         balance = f"{units(int(reading['balance_wei']), WEI_DECIMALS)} {reading['currency']}"
         log.error("signer.low", signer=reading["name"], chain_id=reading["chain"], balance=balance)

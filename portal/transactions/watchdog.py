@@ -7,10 +7,10 @@ from prometheus_client import Gauge
 
 from portal import clock
 from portal.accounts.schemas import system_actor
-from portal.audit import service as audit
+from portal.audit.service import Entry
 from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
-from portal.notify import outbox
+from portal.notify.outbox import record_entries
 from portal.transactions.lane_queries import HEAD, STILL_SINCE
 from portal.transactions.pauses import find_pauses
 
@@ -85,6 +85,5 @@ async def _clear(lane: dict[str, Any]) -> bool:
 
 
 async def _record(lane: dict[str, Any], verb: str, detail: dict[str, Any]) -> None:
-    detail = {"chain_id": lane["chain"], **detail}
-    await outbox.record(lane["organization"], f"lane.{verb}", "lane", lane["id"], detail)
-    await audit.append(system_actor(lane["organization"], "watchdog"), f"lane.{verb}", "lane", lane["id"], detail)
+    actor = system_actor(lane["organization"], "watchdog")
+    await record_entries([Entry(actor, f"lane.{verb}", "lane", lane["id"], {"chain_id": lane["chain"], **detail})])

@@ -9,25 +9,21 @@ import asyncio
 import copy
 import hashlib
 import json
-import os
 import statistics
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import httpx
 import msgspec
-import psutil
 from rich.console import Console
 from rich.table import Table
 
 from portal import clock
 from portal.db.columns import new_id
-from tests.browser.stack import ROOT, Stack
-from tests.conftest import free_port
+from tests.bench.intake import cpu_seconds, process_id
+from tests.browser.stack import ROOT, Stack, running_stack
 from tests.signals import github_examples, sponsorship
 
 ROUNDS = 3
@@ -102,15 +98,9 @@ async def store(connection: asyncpg.Connection, organization: UUID, source: UUID
     return [row[0] for row in rows]
 
 
-async def wait_for_none(connection: asyncpg.Connection, waiting: str) -> None:
+async def until_none(connection: asyncpg.Connection, waiting: str) -> None:
     while await connection.fetchval(f"SELECT EXISTS (SELECT FROM {waiting})"):  # noqa: ASYNC110 - of another process
         await asyncio.sleep(0.1)
-
-
-def cpu_seconds(stack: Stack, part: str) -> float:
-    """What a part and its children have used, those that have ended included."""
-    process = psutil.Process(int((stack.data / "run" / f"{part}.pid").read_text()))
-    return sum(sum(each.cpu_times()[:4]) for each in (process, *process.children(recursive=True)))
 
 
 async def measure(stack: Stack, connection: asyncpg.Connection, sources: dict[str, UUID], case: Case) -> dict[str, Any]:
@@ -119,10 +109,10 @@ async def measure(stack: Stack, connection: asyncpg.Connection, sources: dict[st
     for _ in range(ROUNDS):
         async with connection.transaction():
             stored = await store(connection, organization, sources[case.source], case)
-            before = {part: cpu_seconds(stack, part) for part in cpu}
-        await wait_for_none(connection, "signal WHERE status = 'received'")
+            before = {part: cpu_seconds(process_id(stack, part)) for part in cpu}
+        await until_none(connection, "signal WHERE status = 'received'")
         for part in cpu:
-            cpu[part] += cpu_seconds(stack, part) - before[part]
+            cpu[part] += cpu_seconds(process_id(stack, part)) - before[part]
         batches = await connection.fetch(
             """SELECT assessed_at, count(*) AS number, bool_and(status = $2) AS as_expected
                FROM signal WHERE id = ANY($1) GROUP BY assessed_at ORDER BY assessed_at""",
@@ -132,7 +122,7 @@ async def measure(stack: Stack, connection: asyncpg.Connection, sources: dict[st
         assert all(batch["as_expected"] for batch in batches), "the rules made something else of them"
         took = (batches[-1]["assessed_at"] - batches[0]["assessed_at"]).total_seconds()
         rates.append((case.number - batches[0]["number"]) / took)
-        await wait_for_none(connection, "action WHERE status = 'proposed' AND simulated_at IS NULL")
+        await until_none(connection, "action WHERE status = 'proposed' AND simulated_at IS NULL")
     micros = {part: spent / (ROUNDS * case.number) * 1e6 for part, spent in cpu.items()}
     return {"per_second": statistics.median(rates), "rates": sorted(rates), "cpu_microseconds": micros}
 
@@ -162,9 +152,8 @@ def make_sources(stack: Stack) -> dict[str, UUID]:
 
 
 async def measure_all(stack: Stack) -> dict[str, Any]:
-    environment = dict(line.split("=", 1) for line in (stack.data / "run" / "environment").read_text().splitlines())
     sources = make_sources(stack)
-    connection = await asyncpg.connect(environment["PORTAL_DATABASE_URL"])
+    connection = await asyncpg.connect(stack.settings()["PORTAL_DATABASE_URL"])
     try:
         return {case.name: await measure(stack, connection, sources, case) for case in CASES}
     finally:
@@ -183,14 +172,8 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="portal-bench-") as folder:
-        os.chmod(folder, 0o755)
-        stack = Stack(Path(folder) / "var", free_port())
-        stack.start()
-        try:
-            result = asyncio.run(measure_all(stack))
-        finally:
-            stack.stop()
+    with running_stack() as stack:
+        result = asyncio.run(measure_all(stack))
     show(result)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2))

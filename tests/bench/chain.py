@@ -9,12 +9,9 @@ That each was executed exactly once is counted from the contracts' events.
 
 import asyncio
 import json
-import os
 import statistics
-import tempfile
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,10 +23,10 @@ from eth_utils.crypto import keccak
 from rich.console import Console
 from rich.table import Table
 
-from tests.anvil import Anvil
+from tests.anvil import Anvil, running_anvil
+from tests.bench.assess import until_none
 from tests.bench.intake import cpu_seconds, memory_mb, process_id
-from tests.browser.stack import ROOT, Stack
-from tests.conftest import free_port
+from tests.browser.stack import ROOT, Stack, running_stack
 
 LANES = {1: 200, 4: 600, 16: 1600}
 """And how many transactions go through them."""
@@ -58,11 +55,6 @@ class Field(msgspec.Struct, frozen=True):
 
 def address_of(number: int) -> str:
     return "0x" + keccak(text=f"bench {number}")[-20:].hex()
-
-
-async def until_none(database: asyncpg.Connection, waiting: str) -> None:
-    while await database.fetchval(f"SELECT EXISTS (SELECT FROM {waiting})"):  # noqa: ASYNC110 - of another process
-        await asyncio.sleep(0.05)
 
 
 async def make_field(stack: Stack, node: Anvil, database: asyncpg.Connection) -> Field:
@@ -169,8 +161,7 @@ def count_executions(field: Field, numbers: range) -> tuple[int, int]:
 
 
 async def measure_all(stack: Stack, node: Anvil) -> dict[str, Any]:
-    environment = dict(line.split("=", 1) for line in (stack.data / "run" / "environment").read_text().splitlines())
-    database = await asyncpg.connect(environment["PORTAL_DATABASE_URL"])
+    database = await asyncpg.connect(stack.settings()["PORTAL_DATABASE_URL"])
     try:
         field = await make_field(stack, node, database)
         memory, done, accepted = memory_mb(stack), 0, []
@@ -216,16 +207,11 @@ def show(result: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="portal-bench-") as folder:
-        os.chmod(folder, 0o755)
-        node = Anvil(block_time=0.25, options=["--slots-in-an-epoch", "1"])
-        stack = Stack(Path(folder) / "var", free_port(), approvals=0, PORTAL_CHAIN_RPC_URLS=node.rpc_urls)
-        try:
-            stack.start()
-            result = asyncio.run(measure_all(stack, node))
-        finally:
-            stack.stop()
-            node.stop()
+    with (
+        running_anvil(block_time=0.25, options=["--slots-in-an-epoch", "1"]) as node,
+        running_stack(approvals=0, PORTAL_CHAIN_RPC_URLS=node.rpc_urls) as stack,
+    ):
+        result = asyncio.run(measure_all(stack, node))
     show(result)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(result, indent=2))

@@ -8,11 +8,9 @@ import asyncio
 import json
 import os
 import random
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 from uuid import UUID
@@ -27,8 +25,7 @@ from portal.db.paging import encode_cursor
 from portal.signals import queries, search
 from portal.signals.schemas import SignalFilter
 from tests.bench.history_database import SUBJECTS, Place, load, make_actions, make_places, origins_of, settle
-from tests.browser.stack import ROOT, Stack, codes_of
-from tests.conftest import free_port
+from tests.browser.stack import ROOT, Stack, codes_of, running_stack
 
 COUNT = int(os.environ.get("BENCH_SIGNALS", "10_000_000"))
 REPEATS = int(os.environ.get("BENCH_REPEATS", "200"))
@@ -246,16 +243,9 @@ async def run(stack: Stack) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="portal-bench-") as folder:
-        os.chmod(folder, 0o755)
-        stack = Stack(Path(folder) / "var", free_port())
-        stack.start()
-        try:
-            environment = (stack.data / "run" / "environment").read_text().splitlines()
-            os.environ |= dict(line.split("=", 1) for line in environment)
-            measured = asyncio.run(run(stack))
-        finally:
-            stack.stop()
+    with running_stack() as stack:
+        os.environ |= stack.settings()
+        measured = asyncio.run(run(stack))
     show(measured)
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps({"signals": COUNT, "milliseconds": measured}, indent=2))

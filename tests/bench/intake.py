@@ -83,8 +83,7 @@ def memory_mb(stack: Stack) -> dict[str, float]:
 
 async def count_stored(stack: Stack, acknowledged: dict[str, str]) -> tuple[int, int]:
     """How many acknowledged signals are not stored, and how many deliveries are stored twice."""
-    environment = dict(line.split("=", 1) for line in (stack.data / "run" / "environment").read_text().splitlines())
-    connection = await asyncpg.connect(environment["PORTAL_DATABASE_URL"])
+    connection = await asyncpg.connect(stack.settings()["PORTAL_DATABASE_URL"])
     try:
         rows = await connection.fetch("SELECT id::text, external_id FROM signal")
     finally:

@@ -1,18 +1,14 @@
 """A whole portal and a Chromium, once for all browser tests (they share a test process)."""
 
-import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.browser.stack import Stack
-from tests.conftest import free_port
+from tests.browser.stack import Stack, running_stack
 
 CHROMIUM_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
@@ -24,14 +20,8 @@ def find_chromium() -> str | None:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    with tempfile.TemporaryDirectory(prefix="portal-up-") as folder:
-        os.chmod(folder, 0o755)  # PostgreSQL drops root and must reach its own folder
-        stack = Stack(Path(folder) / "var", free_port())
-        try:
-            stack.start()
-            yield stack
-        finally:
-            stack.stop()
+    with running_stack() as stack:
+        yield stack
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from uuid import uuid4
 
 import httpx
 import pyotp
+
+from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
 PORTAL = [sys.executable, "-m", "portal.cli"]
@@ -63,6 +67,11 @@ class Stack:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def settings(self) -> dict[str, str]:
+        """What its own processes were given."""
+        lines = (self.data / "run" / "environment").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines)
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -128,6 +137,20 @@ class Stack:
             timeout=10,
         )
         return int(answer.json()["result"], 16)
+
+
+@contextmanager
+def running_stack(*, approvals: int = 2, **settings: str) -> Iterator[Stack]:
+    """A `Stack` in a folder of its own, for the length of a `with` block or of a fixture."""
+    # Not pytest's own folder: every run of pytest closes that to the system user that PostgreSQL runs as under root.
+    with tempfile.TemporaryDirectory(prefix="portal-stack-") as folder:
+        os.chmod(folder, 0o755)
+        stack = Stack(Path(folder) / "var", free_port(), approvals=approvals, **settings)
+        try:
+            stack.start()
+            yield stack
+        finally:
+            stack.stop()
 
 
 class Codes:

@@ -6,13 +6,11 @@ import hmac
 import json
 import os
 import signal
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -21,22 +19,9 @@ import httpx
 
 from portal.db.engine import UNREACHABLE
 from tests.browser.stack import Stack
-from tests.conftest import free_port
 
 SENDERS = 6
 RECOVERS_SECONDS = 60
-
-
-@contextmanager
-def running_stack() -> Iterator[Stack]:
-    """`portal up --quickstart` in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="portal-faults-") as folder:
-        stack = Stack(Path(folder) / "var", free_port())
-        try:
-            stack.start()
-            yield stack
-        finally:
-            stack.stop()
 
 
 def process_of(stack: Stack, part: str) -> str:
@@ -65,8 +50,7 @@ def more_than(things: dict[str, str], count: int) -> Callable[[], bool]:
 @asynccontextmanager
 async def database(stack: Stack) -> AsyncIterator[asyncpg.Connection]:
     """The portal's database, past the portal, as soon as it answers."""
-    lines = (stack.data / "run" / "environment").read_text().splitlines()
-    url = next(line.partition("=")[2] for line in lines if line.startswith("PORTAL_DATABASE_URL="))
+    url = stack.settings()["PORTAL_DATABASE_URL"]
     deadline = time.monotonic() + RECOVERS_SECONDS
     while True:
         try:

@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from portal.settings import Settings
-from tests.browser.stack import Stack
-from tests.faults.senders import ask, database, kill, process_of, running_stack, signed, until
+from tests.browser.stack import Stack, running_stack
+from tests.faults.senders import ask, database, kill, process_of, signed, until
 
 SENDER_GIVES_UP_SECONDS = 10
 """GitHub's patience, the shortest that is documented by a sender with no retry of its own."""

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from portal.db.engine import is_unreachable
-from tests.browser.stack import Stack
-from tests.faults.senders import Senders, ask, kill, more_than, process_of, running_stack, until
+from tests.browser.stack import Stack, running_stack
+from tests.faults.senders import Senders, ask, kill, more_than, process_of, until
 
 
 @pytest.fixture(scope="module")

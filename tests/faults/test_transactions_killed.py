@@ -1,12 +1,11 @@
 """Killed at every single point where the engine waits for the database or the node, it still executes once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal.audit.service import verify
 from portal.chain.endpoint import Endpoint
@@ -16,22 +15,7 @@ from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status
-from tests.actions import settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Killed, Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
-
+from tests.transactions import Killed, Play
 
 Job = Callable[[], Awaitable[int]]
 

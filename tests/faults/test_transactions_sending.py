@@ -1,12 +1,11 @@
 """Faults between approval and the node: whatever breaks, an action is executed at most once, and in the end it is."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from portal import clock
 from portal.actions.queries import get_action
@@ -18,10 +17,8 @@ from portal.db.engine import run_sql
 from portal.transactions import signing
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import TransactionStatus
-from tests.actions import NOBODY, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import FUNDS, Killed, Play, make_play
+from tests.actions import NOBODY
+from tests.transactions import FUNDS, Killed, Play
 
 QUEUED, NONCED, SIGNED, BROADCAST = (
     TransactionStatus.QUEUED,
@@ -30,17 +27,6 @@ QUEUED, NONCED, SIGNED, BROADCAST = (
     TransactionStatus.BROADCAST,
 )
 Patch = pytest.MonkeyPatch
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 class Wire:

@@ -14,8 +14,7 @@ from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome, TransactionStatus
 from tests.actions import settings_chain
 from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
+from tests.transactions import Play
 
 BROADCAST, MINED, CONFIRMED, FINALIZED = (
     TransactionStatus.BROADCAST,
@@ -31,11 +30,6 @@ async def node() -> AsyncIterator[Anvil]:
     """A chain of its own for each test, since some move its clock."""
     async with settings_chain() as running:
         yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 @pytest.fixture

@@ -5,21 +5,18 @@
 
 import copy
 import os
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from signal import SIGKILL
 
 from eth_utils.crypto import keccak
 
 from portal.local.chain import ask_node
-from tests.browser.stack import Stack
-from tests.conftest import free_port
+from tests.browser.stack import Stack, running_stack
 from tests.signals import sponsorship
 
 SIGNALS = int(os.environ.get("SOAK_SIGNALS", "60"))
@@ -66,22 +63,15 @@ def executions(stack: Stack) -> Counter[str]:
 
 
 def test_each_signal_is_executed_once_however_often_the_worker_dies() -> None:
-    # Not pytest's own folder: every run of pytest closes that to the system user that PostgreSQL runs as under root.
-    with tempfile.TemporaryDirectory(prefix="portal-killed-") as folder:
-        Path(folder).chmod(0o755)
-        stack = Stack(Path(folder) / "var", free_port(), approvals=0)
-        stack.start()
-        try:
-            with killing_the_worker(stack) as killed:
-                with ThreadPoolExecutor(4) as senders:
-                    list(senders.map(lambda number: deliver(stack, number), range(SIGNALS)))
-                deadline = time.monotonic() + PATIENCE_SECONDS
-                while executions(stack).total() <= SIGNALS and time.monotonic() < deadline:
-                    time.sleep(0.2)
-            assert len(set(killed)) >= 2, "the worker was hardly killed at all"
-            while stack.api("transactions?status=queued&limit=1")["items"] and time.monotonic() < deadline:
+    with running_stack(approvals=0) as stack:
+        with killing_the_worker(stack) as killed:
+            with ThreadPoolExecutor(4) as senders:
+                list(senders.map(lambda number: deliver(stack, number), range(SIGNALS)))
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while executions(stack).total() <= SIGNALS and time.monotonic() < deadline:
                 time.sleep(0.2)
-            # One more than we sent: the quickstart's own.
-            assert executions(stack).total() == len(executions(stack)) == SIGNALS + 1
-        finally:
-            stack.stop()
+        assert len(set(killed)) >= 2, "the worker was hardly killed at all"
+        while stack.api("transactions?status=queued&limit=1")["items"] and time.monotonic() < deadline:
+            time.sleep(0.2)
+        # One more than we sent: the quickstart's own.
+        assert executions(stack).total() == len(executions(stack)) == SIGNALS + 1

@@ -1,28 +1,14 @@
 """From a rule to decisions over the API, on a real chain: shapes, who may decide, and what binds them."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
-import pytest_asyncio
 
 from portal.rules.service import assess
 from portal.transactions.service import queue_approved
-from tests.actions import ADA, MINT, Stage, make_stage, settings_chain
-from tests.anvil import Anvil
+from tests.actions import ADA, MINT, Stage
 from tests.http.api import deliver, key_of, make_source, paths, problem, session_of
-from tests.people import Cast, Player
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.people import Player
 
 
 def mint(stage: Stage, **changed: Any) -> dict[str, Any]:

@@ -1,32 +1,18 @@
 """What an operator does by hand, over the API: pausing, going on, cancelling, speeding up, looking at lanes."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from portal.db.engine import run_sql
 from portal.transactions.top_ups import read_signers
-from tests.actions import make_signer, settings_chain
-from tests.anvil import Anvil
+from tests.actions import make_signer
 from tests.http.api import key_of, paths, problem, session_of
 from tests.people import Cast
-from tests.transactions import Play, make_play
+from tests.transactions import Play
 
 PAUSES, EVERYTHING = "/api/v1/pauses", {"scope": "organization", "reason": "The amounts look wrong."}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 async def get(http: httpx.AsyncClient, path: str, own: dict[str, str]) -> dict[str, Any]:

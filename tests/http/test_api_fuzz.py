@@ -1,13 +1,12 @@
 """Whatever is sent, there is an answer below 500: every operation, valid and invalid input, with a key and without."""
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -16,10 +15,8 @@ from hypothesis.errors import Unsatisfiable
 from litestar import Litestar
 from schemathesis.generation import GenerationMode
 
-from tests.actions import Stage, make_stage, settings_chain
-from tests.anvil import Anvil
+from tests.actions import Stage
 from tests.http.api import deliver, key_of, make_source, session_of
-from tests.people import Cast
 
 EXAMPLES = 5
 """Of each kind for each operation. Derandomised, so that a failure comes again."""
@@ -32,17 +29,6 @@ GENERATING = settings(
     phases=[Phase.generate],
 )
 SCHEMATHESIS_SAYS = re.compile(r"[^\x20-\x7e]")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
 
 
 def drawn(strategy: st.SearchStrategy[Any]) -> list[Any]:

@@ -1,12 +1,10 @@
 """Pauses, lanes and the controls of a transaction, as people use them with forms alone."""
 
 import re
-from collections.abc import AsyncIterator
 from html import unescape
 
 import httpx
 import pytest
-import pytest_asyncio
 
 from portal.db.engine import run_sql
 from portal.transactions.jobs import watch_chains
@@ -14,25 +12,13 @@ from portal.transactions.top_ups import read_signers
 from portal.transactions.watchdog import STUCK_AFTER, watch_lanes
 from portal.web.pages.runway import days_in_words
 from portal.web.render import coins
-from tests.actions import make_signer, settings_chain
-from tests.anvil import Anvil
+from tests.actions import make_signer
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
-from tests.transactions import Play, make_play
+from tests.transactions import Play
 
 BECAUSE = "The amounts look wrong."
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 @pytest.fixture

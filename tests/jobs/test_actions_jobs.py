@@ -1,12 +1,10 @@
 """The worker's part in actions: what waits is simulated, what is due expires, however often it is run at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import time_machine
 
 from portal.actions import jobs
@@ -15,20 +13,7 @@ from portal.actions.queries import count_by_status, list_actions
 from portal.actions.tables import ActionStatus
 from portal.audit.queries import list_entries
 from portal.audit.service import verify
-from tests.actions import Stage, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import Stage
 
 
 async def test_workers_at_once_simulate_everything_and_approve_each_once(stage: Stage) -> None:

@@ -1,12 +1,10 @@
 """The jobs of transactions: run twice, at once, or late, each approved action is executed exactly once, in order."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import asyncpg
 import pytest
-import pytest_asyncio
 from prometheus_client import REGISTRY
 
 from portal.chain.rpc import Node, NodeUnavailable
@@ -14,21 +12,8 @@ from portal.db.engine import run_sql, try_advisory_lock
 from portal.transactions import metrics, service
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import TransactionStatus
-from tests.actions import make_signer, register_points, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
+from tests.actions import make_signer, register_points
+from tests.transactions import Play
 
 
 async def nonces(play: Play) -> list[int | None]:

@@ -1,11 +1,9 @@
 """Several calls of one contract in one transaction: only what may be called alone, each shown, all or nothing."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import GateRefused
@@ -19,24 +17,11 @@ from portal.db.engine import transaction
 from portal.errors import InputInvalid
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.queries import find_transaction_of_action
-from tests.actions import ADA, MINT, NOBODY, Stage, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
+from tests.actions import ADA, MINT, NOBODY, Stage
 from tests.till import MULTICALL, NOTE, PAY, compiled, make_till
 
 ETHER = 10**18
 KEY = "0x" + "07" * 32
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
 
 
 def pay(to: str, wei: int) -> BatchedCall:

@@ -1,13 +1,11 @@
 """Approving, rejecting, cancelling and expiring: who may, what binds, and that a quorum is met exactly once."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 import time_machine
 
 from portal import clock
@@ -32,20 +30,8 @@ from portal.chain.rpc import NodeUnavailable
 from portal.chain.tables import Chain, Contract
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
-from tests.actions import Stage, make_signer, make_stage, register_points, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast, Player, make_member
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import Stage, make_signer, register_points
+from tests.people import Player, make_member
 
 
 async def kinds(action: ActionView, organization_id: Any) -> list[str]:

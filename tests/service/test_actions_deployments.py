@@ -1,10 +1,8 @@
 """Deploying a contract that the organisation compiled itself: by an action, with what it says it is made of."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from portal.actions.queries import get_action
 from portal.actions.schemas import ActionInput, DeploymentInput
@@ -14,21 +12,8 @@ from portal.chain.queries import get_contract
 from portal.chain.tables import Contract
 from portal.errors import InputInvalid
 from portal.transactions.jobs import run_lanes, watch_chains
-from tests.actions import CHAIN, Stage, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
+from tests.actions import CHAIN, Stage
 from tests.till import NOTE, PAY, compiled
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
 
 
 async def artifact() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The gate at signing finds every difference to what was approved, whoever made it and wherever."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,20 +13,8 @@ from portal.actions.tables import ActionStatus
 from portal.chain.tables import Chain
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from tests.actions import ADA, CHAIN, NOBODY, Stage, make_signer, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast, make_member
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import ADA, CHAIN, NOBODY, Stage, make_signer
+from tests.people import make_member
 
 
 @pytest_asyncio.fixture

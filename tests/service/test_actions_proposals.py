@@ -3,13 +3,11 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from portal import clock
 from portal.accounts.permissions import Permission
@@ -41,21 +39,8 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, Forbidden, InputInvalid, NotFound, PortalError
 from portal.rules.tables import Rule, RuleVersion
-from tests.actions import ADA, CHAIN, MINT, NOBODY, Stage, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
+from tests.actions import ADA, CHAIN, MINT, NOBODY, Stage
 from tests.signals import make_sender
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
 
 
 def mint(stage: Stage, **more: Any) -> ActionInput:

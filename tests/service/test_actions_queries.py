@@ -1,10 +1,8 @@
 """Lists, the inbox and what it warns of."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-import pytest_asyncio
 import time_machine
 
 from portal import clock
@@ -23,20 +21,8 @@ from portal.actions.service import approve, reject
 from portal.actions.tables import ActionStatus
 from portal.db.columns import new_id
 from portal.errors import InputInvalid, NotFound
-from tests.actions import NOBODY, Stage, make_signer, make_stage, register_points, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast, Player
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import NOBODY, Stage, make_signer, register_points
+from tests.people import Player
 
 
 async def inbox(player: Player) -> list[ActionView]:

@@ -1,9 +1,6 @@
 """What the chain says about a proposal, and automatic approval where a policy asks nobody."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from portal.actions.errors import ActionNotProposed
 from portal.actions.queries import get_action
@@ -13,20 +10,7 @@ from portal.audit.queries import list_entries
 from portal.chain.rpc import NodeUnavailable
 from portal.chain.tables import Chain, Contract
 from portal.errors import Forbidden, NotFound
-from tests.actions import Stage, make_signer, make_stage, register_points, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import Stage, make_signer, register_points
 
 
 async def test_a_proposal_that_works_has_its_gas_and_block(stage: Stage) -> None:

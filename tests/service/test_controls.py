@@ -1,10 +1,8 @@
 """Cancelling and speeding up: what may be asked for when, and by whom."""
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal.audit.service import verify
 from portal.db.engine import run_sql
@@ -18,21 +16,7 @@ from portal.transactions.controls import (
 from portal.transactions.jobs import run_lanes
 from portal.transactions.queries import get_transaction
 from portal.transactions.service import queue_approved
-from tests.actions import settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
+from tests.transactions import Play
 
 
 async def queued(play: Play) -> UUID:

@@ -1,11 +1,9 @@
 """Lanes as an operator sees them, and the alarm for one that does not move."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal.audit.queries import list_entries
 from portal.db.engine import run_sql
@@ -16,21 +14,8 @@ from portal.transactions.pauses import pause, resume
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import PauseScope
 from portal.transactions.watchdog import STUCK_AFTER, watch_lanes
-from tests.actions import make_signer, register_points, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
+from tests.actions import make_signer, register_points
+from tests.transactions import Play
 
 
 async def let_time_pass() -> None:

@@ -1,12 +1,10 @@
 """What subscribers are told of actions: each change of state once, and nothing that did not happen."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 import time_machine
 
 from portal import clock
@@ -17,20 +15,7 @@ from portal.actions.service import approve, cancel, reject
 from portal.notify.event_types import EVENT_TYPES
 from portal.notify.events import list_events
 from portal.notify.jobs import publish_events
-from tests.actions import Stage, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import Stage
 
 
 async def told(organization_id: UUID, action: ActionView) -> list[tuple[str, dict[str, Any]]]:

@@ -1,12 +1,10 @@
 """Stopping by one person, going on by as many as an approval takes."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextvars import Context
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal import clock
 from portal.accounts.permissions import Role
@@ -31,24 +29,12 @@ from portal.transactions.pauses import (
 )
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import PauseScope
-from tests.actions import CHAIN, settings_chain
-from tests.anvil import Anvil
+from tests.actions import CHAIN
 from tests.people import Cast, make_member
-from tests.transactions import Play, make_play
+from tests.transactions import Play
 
 EVERYTHING = PauseScope.ORGANIZATION
 BECAUSE = "The amounts look wrong."
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 async def waiting(play: Play) -> UUID:

@@ -1,12 +1,10 @@
 """What signers have left, how long that lasts, and top-ups proposed as ordinary actions."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal.actions.decisions import reject
 from portal.actions.queries import list_actions
@@ -26,24 +24,11 @@ from portal.transactions.runway import (
     version_of,
 )
 from portal.transactions.top_ups import read_signers
-from tests.actions import make_signer, register_points, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
+from tests.actions import make_signer, register_points
+from tests.transactions import Play
 
 ETHER = 10**18
 DAY = timedelta(days=1)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 async def poor_signer(play: Play, wei: int = ETHER // 10) -> tuple[UUID, str]:

@@ -1,12 +1,11 @@
 """Cancelled, expired, sped up: what has a nonce ends by what is mined at it."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from portal import clock
 from portal.audit.service import verify
@@ -20,23 +19,9 @@ from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status
-from tests.actions import settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
+from tests.transactions import Play
 
 Patch = pytest.MonkeyPatch
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 async def cancelled(play: Play, action_id: UUID) -> None:

@@ -1,7 +1,6 @@
 """Costs on the real engine: what was approved is the most that is spent, and what would exceed it says so."""
 
 import secrets
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
@@ -16,16 +15,9 @@ from portal.db.engine import run_sql
 from portal.transactions import looking
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome, TransactionStatus
-from tests.actions import settings_chain
 from tests.anvil import Anvil
 from tests.people import Cast
 from tests.transactions import Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
 
 
 @pytest_asyncio.fixture

@@ -20,8 +20,7 @@ from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome, TransactionStatus
 from tests.actions import CHAIN, settings_chain
 from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
+from tests.transactions import Play
 
 BROADCAST, SUSPECT, DISPLACED, MINED, FINALIZED = (
     TransactionStatus.BROADCAST,
@@ -38,11 +37,6 @@ async def node() -> AsyncIterator[Anvil]:
     """A chain of its own for each test, since they undo its blocks."""
     async with settings_chain() as running:
         yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
 
 
 def use_key_elsewhere(play: Play, times: int = 1) -> None:

@@ -1,26 +1,9 @@
 """What an end user owns, by confirmed actions."""
 
-from collections.abc import AsyncIterator
-
-import pytest_asyncio
-
 from portal.db.engine import run_sql
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.queries import list_holdings
-from tests.actions import Stage, make_stage, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def stage(cast: Cast, node: Anvil) -> Stage:
-    return await make_stage(cast, node)
+from tests.actions import Stage
 
 
 async def owned(stage: Stage) -> list[str]:

@@ -4,12 +4,10 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
 from contextvars import Context
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from portal.db.engine import run_sql, transaction
 from portal.transactions import leases, signing
@@ -20,21 +18,7 @@ from portal.transactions.noting import Note, note_all
 from portal.transactions.service import queue_approved
 from portal.transactions.signing import Claim, Overtaken, claim_all
 from portal.transactions.tables import TransactionStatus as Status
-from tests.actions import settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
+from tests.transactions import Play
 
 
 async def queued_lane(play: Play, count: int = 1) -> Lease:

@@ -1,10 +1,8 @@
 """The way of one transaction, from approved to final, on a real chain."""
 
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 from eth_abi.abi import encode
 
 from portal import clock
@@ -20,21 +18,8 @@ from portal.errors import NotFound
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.queries import count_by_status, get_transaction, list_transactions
 from portal.transactions.tables import Outcome, TransactionStatus
-from tests.actions import ADA, CHAIN, settings_chain
-from tests.anvil import Anvil
-from tests.people import Cast
-from tests.transactions import Play, make_play
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def node() -> AsyncIterator[Anvil]:
-    async with settings_chain() as running:
-        yield running
-
-
-@pytest_asyncio.fixture
-async def play(cast: Cast, node: Anvil) -> Play:
-    return await make_play(cast, node)
+from tests.actions import ADA, CHAIN
+from tests.transactions import Play
 
 
 async def test_an_approved_action_becomes_final_and_the_chain_shows_it(play: Play) -> None:

@@ -78,14 +78,17 @@ def read_fields(raw: bytes) -> TransactionFields:
 
 
 def _read(raw: bytes) -> tuple[TransactionFields, Signature]:
+    is_legacy = raw[:1] != DYNAMIC_FEE
     try:
-        return _read_dynamic(raw) if raw[:1] == DYNAMIC_FEE else _read_legacy(raw)
+        if is_legacy:
+            nonce, fee, gas_limit, to, value, data, v, r, s = rlp.decode(raw, LEGACY)
+            if v < FIRST_V:
+                raise ValueError("without a chain id it would be valid on every chain")
+            tip, (chain_id, parity) = fee, divmod(v - FIRST_V, 2)
+        else:
+            chain_id, nonce, tip, fee, gas_limit, to, value, data, _, parity, r, s = rlp.decode(raw[1:], DYNAMIC)
     except (rlp.DecodingError, rlp.DeserializationError, ValueError) as error:
         raise SignatureNotOurs("These bytes are not a signed transaction of a kind that the portal sends.") from error
-
-
-def _read_dynamic(raw: bytes) -> tuple[TransactionFields, Signature]:
-    chain_id, nonce, tip, fee, gas_limit, to, value, data, _, parity, r, s = rlp.decode(raw[1:], DYNAMIC)
     fields = TransactionFields(
         chain_id=chain_id,
         nonce=nonce,
@@ -95,25 +98,7 @@ def _read_dynamic(raw: bytes) -> tuple[TransactionFields, Signature]:
         gas_limit=gas_limit,
         max_fee_wei=fee,
         max_priority_fee_wei=tip,
-    )
-    return fields, Signature(r, s, parity)
-
-
-def _read_legacy(raw: bytes) -> tuple[TransactionFields, Signature]:
-    nonce, gas_price, gas_limit, to, value, data, v, r, s = rlp.decode(raw, LEGACY)
-    if v < FIRST_V:
-        raise ValueError("without a chain id it would be valid on every chain")
-    chain_id, parity = divmod(v - FIRST_V, 2)
-    fields = TransactionFields(
-        chain_id=chain_id,
-        nonce=nonce,
-        to_address=to_checksum_address(to) if to else None,
-        value_wei=value,
-        data=data,
-        gas_limit=gas_limit,
-        max_fee_wei=gas_price,
-        max_priority_fee_wei=gas_price,
-        is_legacy=True,
+        is_legacy=is_legacy,
     )
     return fields, Signature(r, s, parity)
 
