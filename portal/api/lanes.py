@@ -10,8 +10,8 @@ from portal.accounts.permissions import Permission
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
 from portal.api.operations import Acting, problems
 from portal.db.paging import Page
-from portal.transactions import lane_queries
-from portal.transactions.lane_queries import LaneView
+from portal.transactions.lanes import queries as lane_queries
+from portal.transactions.lanes.queries import LaneView
 from portal.transactions.schemas import TransactionView
 
 READ = {"permission": Permission.TRANSACTIONS_READ}

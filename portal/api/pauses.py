@@ -10,8 +10,8 @@ from portal.accounts.permissions import Permission
 from portal.api.lists import DEFAULT_LIMIT, Cursor, Limit
 from portal.api.operations import Acting, created, example, post, problems
 from portal.db.paging import Page
-from portal.transactions import pauses
-from portal.transactions.pauses import PauseInput, PauseView
+from portal.transactions.controls import pauses
+from portal.transactions.controls.pauses import PauseInput, PauseView
 
 READ = {"permission": Permission.PAUSES_READ}
 LastingFilter = Annotated[bool | None, QueryParameter(description="Only those that last, or only those that ended.")]

@@ -10,8 +10,8 @@ from portal.accounts.permissions import Permission
 from portal.api.operations import ETAG, EXAMPLE_ID, Acting, example, problems
 from portal.api.versions import IfMatch, require_match, with_etag
 from portal.db.paging import Page
-from portal.transactions import runway
-from portal.transactions.runway import Runway, TopUpInput, TopUpView, version_of
+from portal.transactions.signers import runway
+from portal.transactions.signers.runway import Runway, TopUpInput, TopUpView, version_of
 
 READ = {"permission": Permission.SIGNERS_READ}
 TopUpInputBody = Annotated[

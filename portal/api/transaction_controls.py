@@ -7,7 +7,7 @@ from litestar.params import FromPath
 
 from portal.accounts.permissions import Permission
 from portal.api.operations import Acting, post, problems
-from portal.transactions import controls
+from portal.transactions.controls import service as controls
 from portal.transactions.schemas import TransactionView
 
 WRITE = {"permission": Permission.TRANSACTIONS_WRITE}

@@ -18,8 +18,8 @@ from portal.rules.jobs import assess_signals, run_replays
 from portal.signals.jobs import expire_bodies, prune_batches, run_batches, tally_signals, watch_sources
 from portal.signals.pulls.jobs import pull_sources
 from portal.transactions.jobs import run_lanes, watch_chains
-from portal.transactions.top_ups import read_signers
-from portal.transactions.watchdog import watch_lanes
+from portal.transactions.lanes.watchdog import watch_lanes
+from portal.transactions.signers.top_ups import read_signers
 
 log = get_logger(__name__)
 JOBS = Counter("portal_jobs_total", "Jobs run, by name and result", ["job", "result"])

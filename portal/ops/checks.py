@@ -20,8 +20,8 @@ from portal.logging import get_logger
 from portal.ops import readings
 from portal.settings import get_settings
 from portal.signals.health.judgement import in_words
-from portal.transactions.lane_queries import LaneView, list_stuck_lanes
-from portal.transactions.pauses import list_stops
+from portal.transactions.controls.pauses import list_stops
+from portal.transactions.lanes.queries import LaneView, list_stuck_lanes
 
 log = get_logger(__name__)
 CHECK_SECONDS = 3.0

@@ -14,7 +14,8 @@ from portal.logging import get_logger
 from portal.notify import metrics as notify
 from portal.ops import readings
 from portal.transactions import metrics as transactions
-from portal.transactions import top_ups, watchdog
+from portal.transactions.lanes import watchdog
+from portal.transactions.signers import top_ups
 
 log = get_logger(__name__)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

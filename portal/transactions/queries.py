@@ -12,8 +12,8 @@ from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
 from portal.transactions import standing
-from portal.transactions.costs import Limits, most_fee
-from portal.transactions.fees import fee_cap, raised
+from portal.transactions.costs.fees import fee_cap, raised
+from portal.transactions.costs.limits import Limits, most_fee
 from portal.transactions.schemas import AttemptView, Evidence, Holding, TransactionView
 from portal.transactions.standing import Standing
 from portal.transactions.states import CANCELLABLE, HURRIABLE, TERMINAL, UNMINED, depth

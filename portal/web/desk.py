@@ -13,8 +13,8 @@ from portal.accounts.schemas import Actor, CurrentSession
 from portal.actions import queries as actions
 from portal.db import notices
 from portal.errors import NotFound
-from portal.transactions import lane_queries as lanes
-from portal.transactions import pauses
+from portal.transactions.controls import pauses
+from portal.transactions.lanes import queries as lanes
 from portal.web.render import AnyRequest, count, page
 
 MOST_STOPS = 2

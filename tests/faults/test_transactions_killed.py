@@ -10,7 +10,7 @@ import pytest
 from portal.audit.service import verify
 from portal.chain.endpoint import Endpoint
 from portal.db.engine import Engine, ReservedConnection, run_sql
-from portal.transactions.controls import cancel, speed_up
+from portal.transactions.controls.service import cancel, speed_up
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import Outcome

@@ -14,8 +14,8 @@ from portal.chain.pool import Pool
 from portal.chain.rpc import Node
 from portal.chain.send_answers import SendAnswer, SendKind
 from portal.db.engine import run_sql
-from portal.transactions import signing
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.lanes import signing
 from portal.transactions.tables import TransactionStatus
 from tests.actions import NOBODY
 from tests.transactions import FUNDS, Killed, Play

@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from portal.chain.rpc import Node, NodeUnavailable
 from portal.chain.send_answers import SendAnswer, SendKind
-from portal.transactions import looking, pushing
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.lanes import looking, pushing
 from portal.transactions.tables import Outcome, TransactionStatus
 from tests.actions import settings_chain
 from tests.anvil import Anvil

@@ -10,7 +10,7 @@ from asyncpg.exceptions import UniqueViolationError
 from portal.actions.service import approve
 from portal.db.engine import run_sql, transaction
 from portal.errors import PortalError
-from portal.transactions.controls import cancel
+from portal.transactions.controls.service import cancel
 from portal.transactions.jobs import run_lanes
 from portal.transactions.service import queue_approved
 from tests.actions import make_signer, register_points

@@ -8,7 +8,7 @@ import pytest
 
 from portal.db.engine import Transaction, run_sql
 from portal.notify.jobs import publish_events
-from portal.transactions.controls import cancel
+from portal.transactions.controls.service import cancel
 from portal.transactions.jobs import run_lanes
 from tests.faults.killer import Killer, Point, process
 from tests.faults.node_proxy import SEND, Break, refuse

@@ -15,8 +15,8 @@ from portal.actions.service import create_policy, simulate
 from portal.chain.rpc import Fees
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
-from portal.transactions.controls import NotCancellable, cancel
-from portal.transactions.fees import BUMP_PERCENT, replacement_fees
+from portal.transactions.controls.service import NotCancellable, cancel
+from portal.transactions.costs.fees import BUMP_PERCENT, replacement_fees
 from portal.transactions.jobs import run_lanes, watch_chains
 from tests.faults.node_proxy import SEND, Late, Pretend, refuse
 from tests.faults.raw_transactions import RawTransaction

@@ -30,7 +30,7 @@ from portal.chain.endpoint import Endpoint
 from portal.chain.rpc import close_nodes, get_node
 from portal.db.engine import Engine, run_sql, transaction
 from portal.errors import PortalError
-from portal.transactions.controls import cancel, speed_up
+from portal.transactions.controls.service import cancel, speed_up
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import Outcome
 from tests.faults.node_proxy import BLOCK, COUNT, LOST, RECEIPT, SEND, Break, Fault, Pretend, Say, Twice

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from portal.actions.queries import get_action
 from portal.db.engine import run_sql
-from portal.transactions.controls import cancel
+from portal.transactions.controls.service import cancel
 from portal.transactions.schemas import TransactionView
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status

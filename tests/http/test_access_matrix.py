@@ -37,7 +37,7 @@ from portal.signals.batches.rechecks import start_recheck
 from portal.signals.batches.schemas import ExportInput, SignalSelection
 from portal.signals.json_schemas.service import set_schema
 from portal.signals.schemas import SignalFilter
-from portal.transactions.pauses import pause
+from portal.transactions.controls.pauses import pause
 from portal.transactions.tables import PauseScope
 from tests.http.api import key_of
 from tests.people import Cast, Player

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from portal.db.engine import run_sql
-from portal.transactions.top_ups import read_signers
+from portal.transactions.signers.top_ups import read_signers
 from tests.actions import make_signer
 from tests.http.api import key_of, paths, problem, session_of
 from tests.people import Cast

@@ -22,9 +22,9 @@ from portal.jobs.registry import saq_functions
 from portal.ops import checks
 from portal.settings import Settings, get_settings
 from portal.signals.health.watching import watch_sources
+from portal.transactions.controls.pauses import pause
 from portal.transactions.jobs import watch_chains
-from portal.transactions.pauses import pause
-from portal.transactions.runway import TopUpInput, set_top_up
+from portal.transactions.signers.runway import TopUpInput, set_top_up
 from portal.transactions.tables import PauseScope
 from tests.actions import make_stage, settings_chain
 from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database

@@ -8,8 +8,8 @@ import pytest
 
 from portal.db.engine import run_sql
 from portal.transactions.jobs import watch_chains
-from portal.transactions.top_ups import read_signers
-from portal.transactions.watchdog import STUCK_AFTER, watch_lanes
+from portal.transactions.lanes.watchdog import STUCK_AFTER, watch_lanes
+from portal.transactions.signers.top_ups import read_signers
 from portal.web.pages.runway import days_in_words
 from portal.web.render import coins
 from tests.actions import make_signer

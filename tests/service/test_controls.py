@@ -7,7 +7,7 @@ import pytest
 from portal.audit.service import verify
 from portal.db.engine import run_sql
 from portal.errors import Conflict, Forbidden, NotFound
-from portal.transactions.controls import (
+from portal.transactions.controls.service import (
     NotCancellable,
     NotHurriable,
     cancel,

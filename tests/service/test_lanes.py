@@ -8,12 +8,12 @@ import pytest
 from portal.audit.queries import list_entries
 from portal.db.engine import run_sql
 from portal.errors import NotFound
+from portal.transactions.controls.pauses import pause, resume
 from portal.transactions.jobs import run_lanes, watch_chains
-from portal.transactions.lane_queries import get_lane, list_lanes, list_nonces, list_stuck_lanes
-from portal.transactions.pauses import pause, resume
+from portal.transactions.lanes.queries import get_lane, list_lanes, list_nonces, list_stuck_lanes
+from portal.transactions.lanes.watchdog import STUCK_AFTER, watch_lanes
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import PauseScope
-from portal.transactions.watchdog import STUCK_AFTER, watch_lanes
 from tests.actions import make_signer, register_points
 from tests.transactions import Play
 

@@ -16,8 +16,7 @@ from portal.audit.queries import list_entries
 from portal.audit.service import verify
 from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden, InputInvalid, NotFound
-from portal.transactions.jobs import run_lanes, watch_chains
-from portal.transactions.pauses import (
+from portal.transactions.controls.pauses import (
     AlreadyPaused,
     AlreadyVoted,
     PauseEnded,
@@ -27,6 +26,7 @@ from portal.transactions.pauses import (
     pause,
     resume,
 )
+from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import PauseScope
 from tests.actions import CHAIN

@@ -15,7 +15,7 @@ from portal.audit.service import verify
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
 from portal.transactions.jobs import run_lanes, watch_chains
-from portal.transactions.runway import (
+from portal.transactions.signers.runway import (
     TopUpInput,
     forecast,
     get_top_up,
@@ -23,7 +23,7 @@ from portal.transactions.runway import (
     set_top_up,
     version_of,
 )
-from portal.transactions.top_ups import read_signers
+from portal.transactions.signers.top_ups import read_signers
 from tests.actions import make_signer, register_points
 from tests.transactions import Play
 

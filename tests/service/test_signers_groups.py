@@ -37,7 +37,7 @@ from portal.chain.service import activate_contract
 from portal.chain.tables import Signer
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, Forbidden, InputInvalid, NotFound
-from portal.transactions.pauses import pause
+from portal.transactions.controls.pauses import pause
 from portal.transactions.tables import PauseScope
 from tests.actions import ADA, CHAIN, MINT, Stage, deploy, make_signer, make_stage, settings_chain
 from tests.people import Cast

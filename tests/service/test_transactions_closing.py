@@ -13,9 +13,9 @@ from portal.chain.rpc import Node
 from portal.chain.send_answers import SendAnswer, SendKind
 from portal.chain.signers import SignerUnavailable
 from portal.db.engine import run_sql
-from portal.transactions import looking, pushing, signing
-from portal.transactions.controls import cancel, speed_up
+from portal.transactions.controls.service import cancel, speed_up
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.lanes import looking, pushing, signing
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status

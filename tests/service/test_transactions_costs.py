@@ -12,8 +12,8 @@ from portal.actions.schemas import PolicyInput
 from portal.actions.service import create_policy, simulate
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
-from portal.transactions import looking
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.lanes import looking
 from portal.transactions.tables import Outcome, TransactionStatus
 from tests.anvil import Anvil
 from tests.people import Cast

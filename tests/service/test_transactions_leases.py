@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 
 from portal.db.engine import run_sql, transaction
-from portal.transactions import leases, signing
 from portal.transactions.jobs import run_lanes
-from portal.transactions.leases import LaneLost, Lease
+from portal.transactions.lanes import leases, signing
+from portal.transactions.lanes.leases import LaneLost, Lease
+from portal.transactions.lanes.noting import Note, note_all
+from portal.transactions.lanes.signing import Claim, Overtaken, claim_all
 from portal.transactions.moves import list_work
-from portal.transactions.noting import Note, note_all
 from portal.transactions.service import queue_approved
-from portal.transactions.signing import Claim, Overtaken, claim_all
 from portal.transactions.tables import TransactionStatus as Status
 from tests.transactions import Play
 
@@ -140,7 +140,7 @@ HOLD_A_LANE = """
 import asyncio, sys
 from uuid import UUID
 from portal.db.engine import open_pool
-from portal.transactions import leases
+from portal.transactions.lanes import leases
 
 async def main():
     async with open_pool():

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.chain.rpc import Fees
-from portal.transactions.costs import Limits, TooCostly, cost, first_fees, most_fee, next_fees
-from portal.transactions.fees import CAP_MULTIPLE, raised
+from portal.transactions.costs.fees import CAP_MULTIPLE, raised
+from portal.transactions.costs.limits import Limits, TooCostly, cost, first_fees, most_fee, next_fees
 
 WEI = st.integers(0, 2**256 - 1)
 GAS = st.integers(21_000, 30_000_000)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.chain.rpc import Fees
-from portal.transactions.fees import fee_cap, gas_limit, raised, replacement_fees
+from portal.transactions.costs.fees import fee_cap, gas_limit, raised, replacement_fees
 
 NO_CAP = 2**512
 WEI = st.integers(0, 2**256 - 1)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.chain.send_answers import SendKind
-from portal.transactions.answers import AFTER_FIRST_SEND, Step, hold_reason, may_be_out
+from portal.transactions.lanes.answers import AFTER_FIRST_SEND, Step, hold_reason, may_be_out
 from portal.transactions.states import MOVES, TERMINAL, UNMINED, UNSIGNED_ENDS, depth, may_move
 from portal.transactions.tables import TransactionStatus as Status
 

@@ -7,7 +7,7 @@ from litestar.params import FromPath, FromQuery
 
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
-from portal.transactions import lane_queries
+from portal.transactions.lanes import queries as lane_queries
 from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk
 from portal.web.desk import desk_page

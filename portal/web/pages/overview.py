@@ -20,9 +20,9 @@ from portal.signals.health.watching import quiet_sources
 from portal.signals.pulls import KINDS
 from portal.signals.schemas import HourCount, SignalFilter, SourceView
 from portal.transactions import queries as transactions
-from portal.transactions.lane_queries import list_stuck_lanes
-from portal.transactions.runway import Runway, list_runways
+from portal.transactions.lanes.queries import list_stuck_lanes
 from portal.transactions.schemas import TransactionView
+from portal.transactions.signers.runway import Runway, list_runways
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.pages.runway import days_in_words

@@ -9,8 +9,8 @@ from litestar.params import FromPath, FromQuery
 from portal.accounts.permissions import Permission
 from portal.chain import queries as chain
 from portal.errors import PortalError
-from portal.transactions import pauses
-from portal.transactions.pauses import PauseInput, PauseView
+from portal.transactions.controls import pauses
+from portal.transactions.controls.pauses import PauseInput, PauseView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input

@@ -11,8 +11,8 @@ from portal.actions import queries as actions
 from portal.actions.effects import WEI_DECIMALS, parse_units
 from portal.chain import queries as chain
 from portal.errors import FieldError, InputInvalid, PortalError
-from portal.transactions import runway
-from portal.transactions.runway import TopUpInput, TopUpView
+from portal.transactions.signers import runway
+from portal.transactions.signers.runway import TopUpInput, TopUpView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input

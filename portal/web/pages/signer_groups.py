@@ -11,7 +11,7 @@ from portal.actions import rights, service
 from portal.chain import queries as chain
 from portal.chain.schemas import ContractView
 from portal.errors import InputInvalid, PortalError, Unavailable
-from portal.transactions import signer_queries
+from portal.transactions.signers import queries as signer_queries
 from portal.web.asking import AtDesk
 from portal.web.choices import policy_choices
 from portal.web.desk import Desk, desk_page

@@ -10,7 +10,7 @@ from portal.accounts.permissions import Permission
 from portal.actions import service
 from portal.chain import queries as chain
 from portal.errors import NotFound, PortalError
-from portal.transactions import signer_queries
+from portal.transactions.signers import queries as signer_queries
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values

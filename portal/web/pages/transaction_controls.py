@@ -10,7 +10,7 @@ from litestar.params import FromPath
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.errors import Conflict
-from portal.transactions import controls
+from portal.transactions.controls import service as controls
 from portal.transactions.schemas import TransactionView
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk

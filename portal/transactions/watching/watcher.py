@@ -20,14 +20,14 @@ from portal.chain.service import record_head
 from portal.db.engine import run_sql, try_advisory_lock
 from portal.db.notices import announce
 from portal.logging import get_logger
-from portal.transactions import displacement
 from portal.transactions.deployments import end_deployment
-from portal.transactions.finality import View, look
 from portal.transactions.moves import Step, Work, correlated, list_work
 from portal.transactions.states import depth
-from portal.transactions.steps import count_as_unsent, states_before, take
 from portal.transactions.tables import AttemptKind, Outcome
 from portal.transactions.tables import TransactionStatus as Status
+from portal.transactions.watching import displacement
+from portal.transactions.watching.finality import View, look
+from portal.transactions.watching.steps import count_as_unsent, states_before, take
 
 log = get_logger(__name__)
 REORGANISED = Counter("portal_transactions_reorganised_total", "Included transactions that the chain undid", ["chain"])

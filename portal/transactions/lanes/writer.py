@@ -24,11 +24,11 @@ from portal.jobs.queue import may_begin
 from portal.logging import get_logger
 from portal.together import Together
 from portal.transactions.attempts import Offer, StoredAttempt
-from portal.transactions.leases import Lease, release, take
-from portal.transactions.looking import Task, find_lanes, look_all
+from portal.transactions.lanes.leases import Lease, release, take
+from portal.transactions.lanes.looking import Task, find_lanes, look_all
+from portal.transactions.lanes.noting import Note, Sent, note_all
+from portal.transactions.lanes.signing import Claim, Order, claim_all, sign_all, sign_filler
 from portal.transactions.moves import Work, correlated
-from portal.transactions.noting import Note, Sent, note_all
-from portal.transactions.signing import Claim, Order, claim_all, sign_all, sign_filler
 from portal.transactions.tables import AttemptKind, ClosingReason
 
 log = get_logger(__name__)

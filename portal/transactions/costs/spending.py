@@ -11,7 +11,7 @@ from portal.actions.schemas import SigningOrder
 from portal.chain.signers import TransactionFields
 from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
-from portal.transactions.costs import cost
+from portal.transactions.costs.limits import cost
 from portal.transactions.moves import Work
 
 WINDOW = timedelta(hours=24)

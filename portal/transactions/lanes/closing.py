@@ -9,18 +9,18 @@ import msgspec
 from portal.chain.rpc import Block
 from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
-from portal.transactions import answers, leases
 from portal.transactions.attempts import list_offers
-from portal.transactions.costs import TooCostly
+from portal.transactions.costs.limits import TooCostly
 from portal.transactions.deployments import end_deployment
-from portal.transactions.leases import Lease
+from portal.transactions.lanes import answers, leases
+from portal.transactions.lanes.leases import Lease
+from portal.transactions.lanes.pushing import noop_gas, send_newest
+from portal.transactions.lanes.signing import NotSigned
+from portal.transactions.lanes.writer import Writer
 from portal.transactions.moves import Work, correlated, move
-from portal.transactions.pushing import noop_gas, send_newest
-from portal.transactions.signing import NotSigned
 from portal.transactions.states import CANCELLABLE
 from portal.transactions.tables import AttemptKind, ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
-from portal.transactions.writer import Writer
 
 log = get_logger(__name__)
 

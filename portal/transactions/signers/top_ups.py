@@ -26,7 +26,7 @@ from portal.errors import PortalError
 from portal.jobs.queue import ring
 from portal.logging import get_logger
 from portal.notify.outbox import record_entries
-from portal.transactions.runway import SENDERS
+from portal.transactions.signers.runway import SENDERS
 from portal.transactions.states import TERMINAL
 
 log = get_logger(__name__)

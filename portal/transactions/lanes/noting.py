@@ -10,9 +10,9 @@ from prometheus_client import Histogram
 from portal import clock
 from portal.chain.send_answers import SendAnswer, SendKind
 from portal.db.engine import run_sql, transaction
-from portal.transactions import answers, leases
 from portal.transactions.attempts import StoredAttempt
-from portal.transactions.leases import LaneLost, Lease
+from portal.transactions.lanes import answers, leases
+from portal.transactions.lanes.leases import LaneLost, Lease
 from portal.transactions.moves import Step, Work, hold_many, move_many
 from portal.transactions.tables import TransactionStatus as Status
 

@@ -30,12 +30,13 @@ from portal.db.engine import run_sql, transaction
 from portal.errors import SettingInvalid
 from portal.logging import get_logger
 from portal.sealing import SealBroken
-from portal.transactions import leases, spending
 from portal.transactions.attempts import NewAttempt, Offer, StoredAttempt, insert_attempts
-from portal.transactions.costs import Limits, TooCostly, first_fees, next_fees
-from portal.transactions.leases import LaneLost, Lease
+from portal.transactions.controls.pauses import find_pauses
+from portal.transactions.costs import spending
+from portal.transactions.costs.limits import Limits, TooCostly, first_fees, next_fees
+from portal.transactions.lanes import leases
+from portal.transactions.lanes.leases import LaneLost, Lease
 from portal.transactions.moves import Step, Work, correlated, move_many, record, record_many
-from portal.transactions.pauses import find_pauses
 from portal.transactions.tables import AttemptKind, ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
 

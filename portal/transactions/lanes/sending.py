@@ -4,18 +4,18 @@ from portal.chain.rpc import NodeUnavailable
 from portal.chain.send_answers import SendKind
 from portal.db.engine import transaction
 from portal.logging import get_logger
-from portal.transactions import answers, leases
-from portal.transactions.answers import Step
 from portal.transactions.attempts import StoredAttempt
-from portal.transactions.closing import Ending, hand_back_nonce, use_up_nonce
 from portal.transactions.deployments import end_deployment
-from portal.transactions.leases import Lease
+from portal.transactions.lanes import answers, leases
+from portal.transactions.lanes.answers import Step
+from portal.transactions.lanes.closing import Ending, hand_back_nonce, use_up_nonce
+from portal.transactions.lanes.leases import Lease
+from portal.transactions.lanes.noting import Sent, note_sent
+from portal.transactions.lanes.pushing import fill_gaps, send_newest
+from portal.transactions.lanes.writer import Writer
 from portal.transactions.moves import Work, correlated, move
-from portal.transactions.noting import Sent, note_sent
-from portal.transactions.pushing import fill_gaps, send_newest
 from portal.transactions.tables import ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
-from portal.transactions.writer import Writer
 
 log = get_logger(__name__)
 REPRICED_AT_FIRST = frozenset(kind for kind, step in answers.AFTER_FIRST_SEND.items() if step is Step.REPRICE)

@@ -9,7 +9,7 @@ import msgspec
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, encode_cursor, page_of
 from portal.errors import NotFound
-from portal.transactions.pauses import find_pauses
+from portal.transactions.controls.pauses import find_pauses
 from portal.transactions.queries import find_transactions_of_actions
 from portal.transactions.schemas import TransactionView
 from portal.transactions.states import UNMINED

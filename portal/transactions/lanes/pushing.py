@@ -9,15 +9,15 @@ from portal.chain.rpc import Call, NodeUnavailable
 from portal.chain.send_answers import SendKind
 from portal.db.engine import run_sql
 from portal.logging import get_logger
-from portal.transactions import answers
 from portal.transactions.attempts import StoredAttempt, list_offers, newest_attempt
-from portal.transactions.costs import TooCostly
-from portal.transactions.fees import gas_limit
-from portal.transactions.looking import Task
+from portal.transactions.costs.fees import gas_limit
+from portal.transactions.costs.limits import TooCostly
+from portal.transactions.lanes import answers
+from portal.transactions.lanes.looking import Task
+from portal.transactions.lanes.noting import Sent
+from portal.transactions.lanes.signing import NotSigned
+from portal.transactions.lanes.writer import Writer
 from portal.transactions.moves import Work, correlated, list_work
-from portal.transactions.noting import Sent
-from portal.transactions.signing import NotSigned
-from portal.transactions.writer import Writer
 
 log = get_logger(__name__)
 STUCK_SECONDS = 20

@@ -16,20 +16,21 @@ from portal.chain.rpc import NodeUnavailable
 from portal.db.engine import run_sql, transaction
 from portal.jobs.queue import ring
 from portal.logging import get_logger
-from portal.transactions import leases, spending
 from portal.transactions.attempts import newest_attempt
-from portal.transactions.closing import CANCELLED, Ending, close, end_unsigned, ending_of
-from portal.transactions.costs import Limits, TooCostly, first_fees
-from portal.transactions.fees import gas_limit
-from portal.transactions.leases import LaneLost
-from portal.transactions.looking import Task, find_lanes
+from portal.transactions.costs import spending
+from portal.transactions.costs.fees import gas_limit
+from portal.transactions.costs.limits import Limits, TooCostly, first_fees
+from portal.transactions.lanes import leases
+from portal.transactions.lanes.closing import CANCELLED, Ending, close, end_unsigned, ending_of
+from portal.transactions.lanes.leases import LaneLost
+from portal.transactions.lanes.looking import Task, find_lanes
+from portal.transactions.lanes.pushing import push
+from portal.transactions.lanes.sending import send_first
+from portal.transactions.lanes.signing import NotSigned, Overtaken
+from portal.transactions.lanes.writer import Shared, Writer
 from portal.transactions.moves import Work, correlated, list_work
-from portal.transactions.pushing import push
-from portal.transactions.sending import send_first
-from portal.transactions.signing import NotSigned, Overtaken
 from portal.transactions.tables import AttemptKind, ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
-from portal.transactions.writer import Shared, Writer
 
 log = get_logger(__name__)
 

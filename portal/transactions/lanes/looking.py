@@ -10,8 +10,8 @@ import msgspec
 from portal import clock
 from portal.chain.rpc import Call
 from portal.db.engine import run_sql
+from portal.transactions.controls.pauses import find_pauses
 from portal.transactions.moves import Work, list_work
-from portal.transactions.pauses import find_pauses
 from portal.transactions.tables import TransactionStatus as Status
 
 SEND_AGAIN_AFTER = timedelta(seconds=30)

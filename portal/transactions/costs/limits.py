@@ -15,7 +15,7 @@ import msgspec
 
 from portal.actions.effects import WEI_DECIMALS, units
 from portal.chain.rpc import Fees
-from portal.transactions.fees import CAP_MULTIPLE, fee_cap, replacement_fees
+from portal.transactions.costs.fees import CAP_MULTIPLE, fee_cap, replacement_fees
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

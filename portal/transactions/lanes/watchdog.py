@@ -11,8 +11,8 @@ from portal.audit.service import Entry
 from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
 from portal.notify.outbox import record_entries
-from portal.transactions.lane_queries import HEAD, STILL_SINCE
-from portal.transactions.pauses import find_pauses
+from portal.transactions.controls.pauses import find_pauses
+from portal.transactions.lanes.queries import HEAD, STILL_SINCE
 
 log = get_logger(__name__)
 STUCK_LANES = Gauge("portal_lanes_stuck", "Lanes whose head has not moved for ten minutes", ["chain"])

@@ -18,11 +18,11 @@ from portal.db.engine import run_sql
 from portal.logging import get_logger
 from portal.transactions import standing
 from portal.transactions.deployments import end_deployment
-from portal.transactions.finality import View
 from portal.transactions.moves import Step, Work, correlated
 from portal.transactions.schemas import Evidence
-from portal.transactions.steps import count_as_unsent, states_before, take
 from portal.transactions.tables import TransactionStatus as Status
+from portal.transactions.watching.finality import View
+from portal.transactions.watching.steps import count_as_unsent, states_before, take
 
 log = get_logger(__name__)
 LEAST_READS = 3

@@ -1,0 +1,1 @@
+"""What a transaction may cost, and what it offers for gas."""

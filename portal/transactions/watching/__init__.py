@@ -1,0 +1,1 @@
+"""Follows what was sent until the chain can no longer undo it."""
