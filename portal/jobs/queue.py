@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 from prometheus_client import Counter
-from saq import Queue
+from saq import Job, Queue
 
 from portal.logging import correlation_id, get_logger
 from portal.settings import get_settings
@@ -116,9 +116,25 @@ def make_queue(*, max_connections: int = 4) -> Queue:
     """The SAQ queue that the settings name: PostgreSQL by default, Redis by `PORTAL_QUEUE_URL`."""
     settings = get_settings()
     url = settings.queue_url or settings.database_url
-    if url.startswith("redis"):
-        return Queue.from_url(url)
-    return Queue.from_url(url, min_size=1, max_size=max_connections)
+    sizes = {} if url.startswith("redis") else {"min_size": 1, "max_size": max_connections}
+    queue = Queue.from_url(url, **sizes)
+    queue.register_before_enqueue(_name_turn)
+    return queue
+
+
+async def _name_turn(job: Job) -> None:
+    """Give each turn of the clock a key of its own, the same in every worker: it runs once, whoever runs it.
+
+    SAQ's key names the cron alone. One that a worker was killed in would count as active, and nobody would run the
+    next, until a sweep finds it a minute later.
+    """
+    if is_turn(job):
+        job.key = f"{job.key}@{job.scheduled}"
+
+
+def is_turn(job: Job) -> bool:
+    """Whether the clock has asked for it, not a ring."""
+    return bool(job.key.startswith("cron:"))
 
 
 _doorbells: list[Doorbell] = []  # of this process; empty where nothing is to be woken, as in a command

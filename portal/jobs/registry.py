@@ -11,7 +11,7 @@ from portal.accounts.jobs import prune_accounts
 from portal.actions.jobs import expire_actions, simulate_actions
 from portal.chain.jobs import check_signers, make_signer_keys, reseal_signer_keys
 from portal.chain.service import register_chains
-from portal.jobs.queue import POLICIES, ring, saq_options
+from portal.jobs.queue import POLICIES, is_turn, ring, saq_options
 from portal.logging import bind_correlation_id, get_logger
 from portal.notify.jobs import deliver_events, prune_events, publish_events
 from portal.rules.jobs import assess_signals, run_replays
@@ -117,21 +117,37 @@ def saq_crons() -> list[CronJob[Any]]:
     return crons
 
 
+_turns: set[str] = set()
+"""Whose turn of the clock this process is at: where one takes longer than its interval, none piles up behind it."""
+
+
 def _as_job(name: str, work: Work) -> SaqFunction:
-    async def job(_context: Any, *, correlation_id: str | None = None) -> int:
+    async def job(context: Any, *, correlation_id: str | None = None) -> int:
         bind_correlation_id(correlation_id)
-        started = time.perf_counter()
+        if not is_turn(context["job"]):
+            return await _run(name, work)
+        if name in _turns:
+            return 0
+        _turns.add(name)
         try:
-            done = await work()
-        except Exception as error:
-            JOBS.labels(name, "failed").inc()
-            log.error("job.failed", job=name, error=type(error).__name__, exc_info=True)
-            raise
-        JOBS.labels(name, "done").inc()
-        JOB_SECONDS.labels(name).observe(time.perf_counter() - started)
-        if done:
-            log.info("job.done", job=name, count=done)
-        return done
+            return await _run(name, work)
+        finally:
+            _turns.remove(name)
 
     job.__name__ = job.__qualname__ = name
     return job
+
+
+async def _run(name: str, work: Work) -> int:
+    started = time.perf_counter()
+    try:
+        done = await work()
+    except Exception as error:
+        JOBS.labels(name, "failed").inc()
+        log.error("job.failed", job=name, error=type(error).__name__, exc_info=True)
+        raise
+    JOBS.labels(name, "done").inc()
+    JOB_SECONDS.labels(name).observe(time.perf_counter() - started)
+    if done:
+        log.info("job.done", job=name, count=done)
+    return done
