@@ -63,13 +63,14 @@ class Doorbell:
         self._wanted: dict[str, str] = {}
         self._ringing: dict[str, asyncio.Task[None]] = {}
 
-    def ring(self, job: str) -> None:
+    def ring(self, job: str, after: float) -> None:
         self._wanted[job] = correlation_id()
         if job not in self._ringing:
-            self._ringing[job] = asyncio.get_running_loop().create_task(self._ring(job))
+            self._ringing[job] = asyncio.get_running_loop().create_task(self._ring(job, after))
 
-    async def _ring(self, job: str) -> None:
+    async def _ring(self, job: str, after: float) -> None:
         try:
+            await asyncio.sleep(after)
             while wanted := self._wanted.pop(job, None):
                 await self._enqueue(job, wanted)
                 # A job does all that waits, so under load a few rings a second wake it as well as one for each row.
@@ -152,12 +153,15 @@ async def open_doorbell(queue: Queue) -> AsyncIterator[None]:
         await doorbell.settle()
 
 
-def ring(job: str) -> None:
-    """Wake a worker to run `job`. Call it after the commit; returns at once and never raises."""
+def ring(job: str, *, after: float = 0.0) -> None:
+    """Wake a worker to run `job`, in so many seconds. Call it after the commit; returns at once and never raises.
+
+    A ring that is on its way already answers this one, too.
+    """
     if job not in POLICIES:
         raise KeyError(job)
     for doorbell in _doorbells:
-        doorbell.ring(job)
+        doorbell.ring(job, after)
 
 
 _ending = asyncio.Event()

@@ -14,7 +14,7 @@ from portal.chain.service import register_chains
 from portal.db import notices
 from portal.db.engine import open_pool
 from portal.errors import Unavailable
-from portal.jobs.queue import begin_no_more, make_queue, open_doorbell
+from portal.jobs.queue import begin_no_more, make_queue, open_doorbell, ring
 from portal.jobs.registry import saq_crons, saq_functions
 from portal.logging import get_logger
 from portal.settings import get_settings
@@ -76,6 +76,7 @@ async def run_worker() -> None:
                 start_http_server(port, get_settings().host)
             give_way()
             log.info("worker.started")
+            ring("sweep")  # what a worker that was killed had begun is not left for the clock
             await worker.start()
         await notices.settle()
         await queue.disconnect()

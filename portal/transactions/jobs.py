@@ -17,5 +17,4 @@ async def watch_chains() -> int:
     moved = await watcher.watch_chains()
     if moved:
         ring("run_lanes")  # what was mined makes room in its lane
-        ring("watch_chains")  # where blocks come quickly, the clock would be behind
     return moved

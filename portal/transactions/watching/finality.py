@@ -25,6 +25,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """The newest block that can no longer be undone; None while nobody can tell."""
     confirmations: int
 
+    @property
+    def block_seconds(self) -> float | None:
+        """How long a block took on average since the final one; None while nobody can tell."""
+        if self.final is None or self.final.number >= self.head.number:
+            return None
+        return (self.head.timestamp - self.final.timestamp) / (self.head.number - self.final.number)
+
 
 async def look(chain: dict[str, Any], node: Node) -> View:
     """Ask for the head and the final block of `chain`, a row with `confirmations`, `final_depth` and `final_number`.

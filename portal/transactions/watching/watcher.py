@@ -19,6 +19,7 @@ from portal.chain.rpc import Call, Node, NodeUnavailable, Receipt, get_node
 from portal.chain.service import record_head
 from portal.db.engine import run_sql, try_advisory_lock
 from portal.db.notices import announce
+from portal.jobs.queue import ring
 from portal.logging import get_logger
 from portal.transactions.deployments import end_deployment
 from portal.transactions.moves import Step, Work, correlated, list_work
@@ -45,7 +46,12 @@ INCLUDED = """
     FROM transaction t JOIN lane l ON l.id = t.lane
     WHERE l.chain = {} AND t.status IN ('mined', 'confirmed') GROUP BY t.block_number, t.block_hash
 """
-ATTEMPTS = "SELECT transaction, hash, kind FROM attempt WHERE transaction = ANY({}) ORDER BY id"
+ATTEMPTS = "SELECT transaction, hash, kind, signed_at_block FROM attempt WHERE transaction = ANY({}) ORDER BY id"
+QUICK_SECONDS = 2.0
+"""Chains whose blocks take less are looked at more often than by the clock, while something is to be mined soon."""
+LEAST_PAUSE_SECONDS = 0.2
+SOON_BLOCKS = 20
+"""So many blocks after it was signed, nobody expects any more that it is mined in the next."""
 
 
 async def watch_chains() -> int:
@@ -136,7 +142,8 @@ async def _find_receipts(view: View, kept: set[str]) -> tuple[int, int]:
         "WHERE l.chain = {} AND t.status IN ('broadcast', 'closing', 'suspect') ORDER BY t.id", view.chain_id
     )
     kinds: defaultdict[UUID, dict[str, AttemptKind]] = defaultdict(dict)
-    for attempt in await run_sql(ATTEMPTS, [work.id for work in works]):
+    attempts = await run_sql(ATTEMPTS, [work.id for work in works])
+    for attempt in attempts:
         kinds[attempt["transaction"]][attempt["hash"]] = AttemptKind(attempt["kind"])
     found = await _read_receipts(view, works, kinds)
     canonical = await _canonical_hashes((receipt.block_number for receipt in found.values()), view.node)
@@ -150,7 +157,16 @@ async def _find_receipts(view: View, kept: set[str]) -> tuple[int, int]:
         else:
             without.append((work, list(kinds[work.id])))
     moved = await take(await _mined_steps(mined, view), Status.MINED, "mined")
+    if without:
+        _look_again_soon(max(attempt["signed_at_block"] or 0 for attempt in attempts), view)
     return moved, await displacement.examine(without, view)
+
+
+def _look_again_soon(signed_at_block: int, view: View) -> None:
+    """Look again in half a block's time where the next block may well hold what was `signed_at_block`."""
+    seconds = view.block_seconds
+    if seconds is not None and seconds < QUICK_SECONDS and view.head.number - signed_at_block <= SOON_BLOCKS:
+        ring("watch_chains", after=max(seconds / 2, LEAST_PAUSE_SECONDS))
 
 
 async def _read_receipts(
