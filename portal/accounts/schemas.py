@@ -54,13 +54,17 @@ def member_actor(*, organization_id: UUID, member_id: UUID, person_id: UUID, rol
     )
 
 
+NOT_TO_DECIDE = frozenset(Permission) - {Permission.ACTIONS_APPROVE}
+"""What is done without a person may do all but that."""
+
+
 def system_actor(organization_id: UUID, label: str) -> Actor:
     """A job named `label`. It may do what no person decides: never approve."""
     return Actor(
         kind=ActorKind.SYSTEM,
         organization_id=organization_id,
         label=label,
-        permissions=frozenset(Permission) - {Permission.ACTIONS_APPROVE},
+        permissions=NOT_TO_DECIDE,
     )
 
 
@@ -70,7 +74,7 @@ def command_actor(organization_id: UUID) -> Actor:
         kind=ActorKind.COMMAND,
         organization_id=organization_id,
         label="portal command",
-        permissions=frozenset(Permission) - {Permission.ACTIONS_APPROVE},
+        permissions=NOT_TO_DECIDE,
     )
 
 

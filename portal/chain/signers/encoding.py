@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import rlp  # type: ignore[import-untyped]
-from eth_utils.address import to_canonical_address, to_checksum_address
 from eth_utils.crypto import keccak
 from rlp.sedes import BigEndianInt, Binary, List, binary  # type: ignore[import-untyped]
 
 from portal.chain.signers.errors import SignatureNotOurs
 from portal.chain.signers.signatures import Signature, recover
+from portal.chain.values import checksum_address
 
 DYNAMIC_FEE = b"\x02"
 """Type byte of EIP-1559; a legacy transaction begins with its list (EIP-2718)."""
@@ -21,8 +21,10 @@ WORD = BigEndianInt()
 ADDRESS = Binary.fixed_length(20, allow_empty=True)
 LEGACY = List([WORD, WORD, WORD, ADDRESS, WORD, binary, WORD, WORD, WORD])
 """Nonce, gas price, gas limit, to, value, data, v, r, s."""
-DYNAMIC = List([WORD, WORD, WORD, WORD, WORD, ADDRESS, WORD, binary, List([]), WORD, WORD, WORD])
-"""Chain id, nonce, priority fee, fee, gas limit, to, value, data, access list (never any), parity, r, s."""
+DYNAMIC_PAYLOAD = List([WORD, WORD, WORD, WORD, WORD, ADDRESS, WORD, binary, List([])])
+"""Chain id, nonce, priority fee, fee, gas limit, to, value, data, access list (never any)."""
+DYNAMIC = List([*DYNAMIC_PAYLOAD, WORD, WORD, WORD])
+"""And parity, r, s."""
 FIRST_V = 35
 """EIP-155: `v` is the parity, plus twice the chain id, plus this."""
 
@@ -51,17 +53,17 @@ class SignedTransaction(msgspec.Struct, frozen=True):
 def encode_payload(fields: TransactionFields) -> bytes:
     """The bytes whose Keccak-256 is signed (EIP-155, EIP-1559)."""
     if fields.is_legacy:
-        return bytes(rlp.encode([*_legacy_items(fields), fields.chain_id, 0, 0]))
-    return DYNAMIC_FEE + bytes(rlp.encode(_dynamic_items(fields)))
+        return bytes(rlp.encode([*_legacy_items(fields), fields.chain_id, 0, 0], LEGACY))
+    return DYNAMIC_FEE + bytes(rlp.encode(_dynamic_items(fields), DYNAMIC_PAYLOAD))
 
 
 def encode_signed(fields: TransactionFields, signature: Signature) -> SignedTransaction:
     """The transaction as nodes take it, and its hash."""
     r, s, parity = signature.r, signature.s, signature.parity
     if fields.is_legacy:
-        raw = bytes(rlp.encode([*_legacy_items(fields), parity + 2 * fields.chain_id + FIRST_V, r, s]))
+        raw = bytes(rlp.encode([*_legacy_items(fields), parity + 2 * fields.chain_id + FIRST_V, r, s], LEGACY))
     else:
-        raw = DYNAMIC_FEE + bytes(rlp.encode([*_dynamic_items(fields), parity, r, s]))
+        raw = DYNAMIC_FEE + bytes(rlp.encode([*_dynamic_items(fields), parity, r, s], DYNAMIC))
     return SignedTransaction(raw=raw, hash="0x" + keccak(raw).hex())
 
 
@@ -92,7 +94,7 @@ def _read(raw: bytes) -> tuple[TransactionFields, Signature]:
     fields = TransactionFields(
         chain_id=chain_id,
         nonce=nonce,
-        to_address=to_checksum_address(to) if to else None,
+        to_address=checksum_address("0x" + to.hex()) if to else None,
         value_wei=value,
         data=data,
         gas_limit=gas_limit,
@@ -113,4 +115,4 @@ def _dynamic_items(fields: TransactionFields) -> list[Any]:
 
 
 def _to(fields: TransactionFields) -> bytes:
-    return bytes(to_canonical_address(fields.to_address)) if fields.to_address else b""
+    return bytes.fromhex(fields.to_address[2:]) if fields.to_address else b""
