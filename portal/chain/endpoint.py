@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 from prometheus_client import Counter, Gauge, Histogram
 
-from portal.chain.results import QUANTITY, Nonsense
+from portal.chain.results import QUANTITY, why_senseless
 from portal.chain.send_answers import error_text, is_busy
 from portal.logging import get_logger
 
@@ -180,8 +180,7 @@ class Endpoint:
 
     def blame(self, error: Exception) -> None:
         """Count an answer against it that nothing sensible could be read from."""
-        said = str(error) if isinstance(error, Nonsense) else "answers something that makes no sense"
-        self._note(EndpointFailed(Trouble.BROKEN, said), time.monotonic())
+        self._note(EndpointFailed(Trouble.BROKEN, why_senseless(error)), time.monotonic())
 
     def _note(self, failure: EndpointFailed | None, asked_at: float) -> None:
         """Take down how a question ended, unless it was asked before the last failure: many meet the same outage."""

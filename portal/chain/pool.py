@@ -5,10 +5,18 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
+from prometheus_client import Counter
+
 from portal.chain.endpoint import Answer, Asked, Endpoint, EndpointFailed
-from portal.chain.results import NONSENSE, Refused
+from portal.chain.results import NONSENSE, Nonsense, Refused, why_senseless
 from portal.chain.send_answers import error_text
 from portal.errors import Unavailable
+from portal.logging import get_logger
+
+log = get_logger(__name__)
+UNTOLD = Counter(
+    "portal_node_untold_total", "Reads that no endpoint of the chain gave a usable answer to", ["chain", "method"]
+)
 
 T = TypeVar("T")
 
@@ -65,24 +73,64 @@ class Pool:
             except EndpointFailed:
                 continue
             except Refused as refused:
-                refusal = refusal or f"The node of chain {self.chain_id} {refused}."
+                refusal = refusal or str(refused)
             except NONSENSE as error:
                 endpoint.blame(error)
-        raise NodeUnavailable(refusal, retry_after_seconds=5) if refusal else self.unavailable()
+        raise self._untold(refusal) if refusal else self.unavailable()
 
     async def read(self, asked: Sequence[Asked], parse: Callable[[list[Any]], T]) -> T:
         """As `judge`, with the results; an endpoint that answers any error is passed over.
 
         For what no honest node that is up to date can refuse.
         """
+        return await self.judge(asked, lambda answers: parse([_result_of(answer) for answer in answers]))
 
-        def judge(answers: list[Answer]) -> T:
-            for answer in answers:
-                if "error" in answer:
-                    raise Refused(f"refuses: {error_text(answer['error'])}")
-            return parse([answer["result"] for answer in answers])
+    async def read_each(
+        self, asked: Sequence[Asked], parsers: Sequence[Callable[[Any], T]]
+    ) -> list[T | NodeUnavailable]:
+        """What its parser makes of each result, or why nobody tells: one broken answer costs no other.
 
-        return await self.judge(asked, judge)
+        What an endpoint refuses, leaves out or answers senselessly is put to the next; the last two count against it.
+        Raises `NodeUnavailable` where no endpoint answers at all.
+        """
+        told: dict[int, T] = {}
+        why: dict[int, str] = {}
+        for endpoint in self.in_order():
+            places = [place for place in range(len(asked)) if place not in told]
+            try:
+                answers = await endpoint.ask_each([asked[place] for place in places])
+            except EndpointFailed:
+                continue
+            senseless = None
+            for place, answer in zip(places, answers, strict=True):
+                try:
+                    told[place] = parsers[place](_result_of(answer))
+                except Refused as refused:
+                    why.setdefault(place, str(refused))
+                except NONSENSE as error:
+                    senseless = senseless if answer is None else error  # what is left out was counted already
+                    why.setdefault(place, why_senseless(error))
+            if senseless:
+                endpoint.blame(senseless)
+            if len(told) == len(asked):
+                break
+        if not told and not why:
+            raise self.unavailable()
+        untold = {place: self._untold(said) for place, said in why.items() if place not in told}
+        self._report([asked[place] for place in untold], list(untold.values()))
+        return [told[place] if place in told else untold[place] for place in range(len(asked))]
+
+    def _untold(self, said: str) -> NodeUnavailable:
+        return NodeUnavailable(f"The node of chain {self.chain_id} {said}.", retry_after_seconds=5)
+
+    def _report(self, asked: Sequence[Asked], why: Sequence[NodeUnavailable]) -> None:
+        """In one line for all: they may be many, and are asked again with each look."""
+        for method, _ in asked:
+            UNTOLD.labels(self.chain_id, method).inc()
+        if asked:
+            method, parameters = asked[0]
+            told = {"method": method, "about": parameters[0], "reason": why[0].detail, "more": len(asked) - 1}
+            log.warning("node.untold", chain_id=self.chain_id, **told)
 
     async def ask_rest(self, asked: Sequence[Asked], besides: set[Endpoint]) -> None:
         """Ask the same of all others that are well; what they say is of no interest."""
@@ -99,3 +147,22 @@ class Pool:
         said = [str(each.failure) for each in self.endpoints if each.failure] or ["does not answer"]
         also = f" (nor does any of {len(said) - 1} more)" if len(said) > 1 else ""
         return NodeUnavailable(f"The node of chain {self.chain_id} {said[0]}{also}.", retry_after_seconds=5)
+
+
+def _result_of(answer: Answer | None) -> Any:
+    """Raises `Refused` for an error, and what `NONSENSE` lists for none at all."""
+    if answer is None:
+        raise Nonsense("leaves a question unanswered")
+    if "error" in answer:
+        raise Refused(f"refuses: {error_text(answer['error'])}")
+    return answer["result"]
+
+
+def all_told(answers: Sequence[T | NodeUnavailable]) -> list[T]:
+    """The answers of `read_each` where none can be done without. Raises the first `NodeUnavailable` among them."""
+    told: list[T] = []
+    for answer in answers:
+        if isinstance(answer, NodeUnavailable):
+            raise answer
+        told.append(answer)
+    return told

@@ -23,6 +23,8 @@ class Refused(Exception):
 NONSENSE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What the functions here raise for an answer that is not of its form."""
 QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
+LATEST_TIME = 2**37
+"""Within the years that Python counts."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -46,6 +48,11 @@ class Receipt(msgspec.Struct, frozen=True):
     contract_address: str | None
 
 
+def why_senseless(error: Exception) -> str:
+    """What is wrong about an answer that one of `NONSENSE` was raised for; continues "The node of chain 1 ..."."""
+    return str(error) if isinstance(error, Nonsense) else "answers something that makes no sense"
+
+
 def optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:
     return lambda result: None if result is None else parse(result)
 
@@ -55,6 +62,14 @@ def parse_number(result: Any) -> int:
     if not QUANTITY.fullmatch(result):
         raise ValueError("no quantity")
     return int(result, 16)
+
+
+def parse_count(result: Any, *, below: int = 2**63) -> int:
+    """A height, a nonce, an amount of gas: by default whatever the database can store."""
+    count = parse_number(result)
+    if count >= below:
+        raise ValueError("more than there can be")
+    return count
 
 
 def parse_bytes(result: Any) -> bytes:
@@ -68,9 +83,9 @@ def parse_parent_hash(result: Any) -> str:
 def parse_block(result: Any) -> Block:
     base_fee = result.get("baseFeePerGas")
     return Block(
-        number=parse_number(result["number"]),
+        number=parse_count(result["number"]),
         hash=result["hash"].lower(),
-        timestamp=parse_number(result["timestamp"]),
+        timestamp=parse_count(result["timestamp"], below=LATEST_TIME),
         base_fee_wei=None if base_fee is None else parse_number(base_fee),
     )
 
@@ -94,10 +109,10 @@ def parse_receipt(result: Any) -> Receipt | None:
         return None
     return Receipt(
         hash=result["transactionHash"].lower(),
-        block_number=parse_number(result["blockNumber"]),
+        block_number=parse_count(result["blockNumber"]),
         block_hash=result["blockHash"].lower(),
         ok=parse_number(result["status"]) == 1,
-        gas_used=parse_number(result["gasUsed"]),
+        gas_used=parse_count(result["gasUsed"]),
         gas_price_wei=parse_number(result["effectiveGasPrice"]),
-        contract_address=result["contractAddress"] and to_checksum_address(result["contractAddress"]),
+        contract_address=to_checksum_address(result["contractAddress"]) if result["contractAddress"] else None,
     )

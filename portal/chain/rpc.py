@@ -20,6 +20,7 @@ from portal.chain.results import (
     optional,
     parse_block,
     parse_bytes,
+    parse_count,
     parse_log,
     parse_number,
     parse_parent_hash,
@@ -132,26 +133,25 @@ class Node:
 
     async def finalized(self) -> Block | None:
         """The newest block that can no longer be reorganised away; None where the node cannot say."""
-        answer = (await self._pool.ask([("eth_getBlockByNumber", ["finalized", False])]))[0]
-        return _parse(parse_block, answer["result"], self.chain_id) if answer.get("result") else None
+        asked: list[Asked] = [("eth_getBlockByNumber", ["finalized", False])]
+        return await self._pool.judge(asked, lambda answers: optional(parse_block)(answers[0].get("result")))
 
-    async def blocks(self, numbers: Sequence[int]) -> list[Block | None]:
-        """The canonical block at each height, None above the head."""
-        blocks: list[Block | None] = []
-        for start in range(0, len(numbers), BATCH):
-            part = numbers[start : start + BATCH]
-            asked: list[Asked] = [("eth_getBlockByNumber", [hex(number), False]) for number in part]
-            blocks += await self._pool.read(asked, partial(_blocks_at, part))
-        return blocks
+    async def block(self, number: int) -> Block | None:
+        """The canonical block at this height, None above the head."""
+        return await self._read("eth_getBlockByNumber", [hex(number), False], partial(_block_at, number))
 
-    async def receipts(self, hashes: Sequence[str]) -> list[Receipt | None]:
-        """The receipt of each transaction; None proves nothing (pending, unknown, or a node that lags)."""
-        receipts: list[Receipt | None] = []
-        for start in range(0, len(hashes), BATCH):
-            part = hashes[start : start + BATCH]
-            asked: list[Asked] = [("eth_getTransactionReceipt", [hash]) for hash in part]
-            receipts += await self._pool.read(asked, partial(_receipts_of, part))
-        return receipts
+    async def blocks(self, numbers: Sequence[int]) -> list[Block | NodeUnavailable | None]:
+        """As `block` for each height, or why nobody tells of that one. Raises where nobody answers at all."""
+        asked: list[Asked] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
+        return await self._read_each(asked, [partial(_block_at, number) for number in numbers])
+
+    async def receipts(self, hashes: Sequence[str]) -> list[Receipt | NodeUnavailable | None]:
+        """The receipt of each transaction, or why nobody tells of that one. Raises where nobody answers at all.
+
+        None, that there is none, proves nothing: it may be pending, unknown, or the node lags.
+        """
+        asked: list[Asked] = [("eth_getTransactionReceipt", [hash]) for hash in hashes]
+        return await self._read_each(asked, [partial(_receipt_of, hash) for hash in hashes])
 
     async def logs(
         self, address: str, topic: str, blocks: range, marks: Sequence[int]
@@ -180,17 +180,12 @@ class Node:
     async def transaction_count(self, address: str, *, pending: bool = False, block_number: int | None = None) -> int:
         """The next nonce by the newest block, by the block `block_number`, or by the node's pool with `pending`."""
         tag = "pending" if pending else _tag(block_number)
-        return await self._read("eth_getTransactionCount", [address, tag], parse_number)
+        return await self._read("eth_getTransactionCount", [address, tag], parse_count)
 
-    async def transaction_counts(self, addresses: Sequence[str]) -> list[int]:
-        """The next nonce of each address by the newest block."""
-        counts: list[int] = []
-        for start in range(0, len(addresses), BATCH):
-            asked: list[Asked] = [
-                ("eth_getTransactionCount", [each, "latest"]) for each in addresses[start : start + BATCH]
-            ]
-            counts += await self._pool.read(asked, lambda results: [parse_number(each) for each in results])
-        return counts
+    async def transaction_counts(self, addresses: Sequence[str]) -> list[int | NodeUnavailable]:
+        """The next nonce of each address by the newest block, or why nobody tells. Raises where nobody answers."""
+        asked: list[Asked] = [("eth_getTransactionCount", [each, "latest"]) for each in addresses]
+        return await self._read_each(asked, [parse_count] * len(asked))
 
     async def balance(self, address: str) -> int:
         """In wei."""
@@ -297,6 +292,15 @@ class Node:
     async def _read(self, method: str, parameters: list[Any], parse: Callable[[Any], T]) -> T:
         return await self._pool.read([(method, parameters)], lambda results: parse(results[0]))
 
+    async def _read_each(
+        self, asked: Sequence[Asked], parsers: Sequence[Callable[[Any], T]]
+    ) -> list[T | NodeUnavailable]:
+        told: list[T | NodeUnavailable] = []
+        for start in range(0, len(asked), BATCH):
+            part = slice(start, start + BATCH)
+            told += await self._pool.read_each(asked[part], parsers[part])
+        return told
+
     def _result(self, answer: Answer) -> Any:
         if "error" in answer:
             said = error_text(answer["error"])
@@ -350,17 +354,15 @@ def _parse(parse: Callable[[Any], T], result: Any, chain_id: int) -> T:
         raise NodeUnavailable(f"The node of chain {chain_id} answers something that makes no sense.") from None
 
 
-def _blocks_at(numbers: Sequence[int], results: Sequence[Any]) -> list[Block | None]:
-    blocks = [optional(parse_block)(result) for result in results]
-    for number, block in zip(numbers, blocks, strict=True):
-        if block and block.number != number:
-            raise Nonsense("gives another block than the one that was asked for")
-    return blocks
+def _block_at(number: int, result: Any) -> Block | None:
+    block = optional(parse_block)(result)
+    if block and block.number != number:
+        raise Nonsense("gives another block than the one that was asked for")
+    return block
 
 
-def _receipts_of(hashes: Sequence[str], results: Sequence[Any]) -> list[Receipt | None]:
-    receipts = [optional(parse_receipt)(result) for result in results]
-    for hash, receipt in zip(hashes, receipts, strict=True):
-        if receipt and receipt.hash != hash.lower():
-            raise Nonsense("gives the receipt of another transaction")
-    return receipts
+def _receipt_of(hash: str, result: Any) -> Receipt | None:
+    receipt = optional(parse_receipt)(result)
+    if receipt and receipt.hash != hash.lower():
+        raise Nonsense("gives the receipt of another transaction")
+    return receipt

@@ -389,6 +389,47 @@ async def test_tx_74_a_receipt_in_a_block_that_nobody_has_keeps_it_from_being_gi
     await world.finish_ok(action_id)
 
 
+async def test_tx_74_a_bad_receipt_holds_up_no_other(world: World) -> None:
+    bad, good = await world.play.approved_mints(2)
+    await world.work()
+    hash = (await world.view(bad)).hash
+    world.proxy.always(RECEIPT, Alter(lambda receipt: receipt and {**receipt, "status": "success"}), tag=hash)
+    world.pass_blocks(80)
+    with capture_logs() as logs:
+        await world.work(2)
+    assert (await world.view(good)).status is Status.FINALIZED
+    view = await world.view(bad)
+    assert (view.status, view.outcome) == (Status.BROADCAST, None)
+    said = [each["about"] for each in logs if each["event"] == "node.untold"]
+    assert set(said) == {hash}
+    await world.finish_ok(bad)
+
+
+async def test_tx_74_a_bad_receipt_keeps_a_suspect_from_being_given_up(world: World) -> None:
+    action_id = await sent(world)
+    world.proxy.always(RECEIPT, HIDDEN)
+    for _ in range(3):
+        world.pass_blocks(1)
+        await world.work()
+    world.proxy.clear()
+    world.proxy.always(RECEIPT, Alter(lambda receipt: receipt and {**receipt, "gasUsed": "much"}))
+    world.pass_blocks(80)
+    await world.work(2)
+    assert (await world.view(action_id)).status is Status.SUSPECT
+    await world.finish_ok(action_id)
+
+
+async def test_tx_73_one_block_that_makes_no_sense_holds_up_no_other(world: World) -> None:
+    first = await mined(world)
+    second = await mined(world)
+    height = hex((await world.view(first)).block_number or 0)
+    world.proxy.always(BLOCK, Alter(lambda block: {**block, "number": None}), tag=height)
+    world.pass_blocks(80)
+    await world.work(2)
+    assert [(await world.view(each)).status for each in (first, second)] == [Status.CONFIRMED, Status.FINALIZED]
+    await world.finish_ok(first)
+
+
 async def test_tx_75_a_revert_is_final_with_a_bounded_reason_and_is_not_repeated(world: World) -> None:
     action_id = await sent(world)
     contract = (await get_action(world.play.organization_id, action_id)).to_address

@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 
 from portal.chain import endpoint, survey
 from portal.chain.endpoint import Trouble
-from portal.chain.rpc import Call, CallReverted, Node, NodeUnavailable
+from portal.chain.rpc import Block, Call, CallReverted, Node, NodeUnavailable, Receipt
 from portal.chain.send_answers import SendKind
 from tests.anvil import Anvil, running_anvil
-from tests.service.test_chain_rpc import OTHER, SENDER, answering, node_of, results, signed
+from tests.service.test_chain_rpc import OTHER, RECEIPT, SENDER, answering, node_of, results, signed
 
 
 @pytest.fixture(scope="module")
@@ -170,8 +170,42 @@ async def test_another_block_than_the_one_asked_for_is_not_taken() -> None:
     wrong = Scripted(eth_getBlockByNumber=block(6))
     async with pool_of(wrong, Scripted(eth_getBlockByNumber=block(5))) as node:
         [found] = await node.blocks([5])
-    assert found
+    assert isinstance(found, Block)
     assert found.number == 5
+
+
+HASHES = [f"0x{place:064x}" for place in range(3)]
+BROKEN: dict[str, Any] = {
+    "senseless": {"result": {"blockHash": 7}},
+    "of another": {"result": RECEIPT},
+    "left out": {},
+    "refused": {"error": {"code": -32000, "message": "header not found"}},
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+async def test_one_broken_answer_costs_no_other(name: str) -> None:
+    first, second = Scripted(), Scripted(eth_getTransactionReceipt=RECEIPT | {"transactionHash": HASHES[1]})
+
+    def mangle(answers: list[Any]) -> list[Any]:
+        return [{"id": each["id"], **BROKEN[name]} if place == 1 else each for place, each in enumerate(answers)]
+
+    async with pool_of(first) as node:
+        assert await node.receipts(HASHES) == [None] * 3
+        first.mangle = mangle
+        with capture_logs() as logs:
+            before, untold, after = await node.receipts(HASHES)
+        assert (before, after) == (None, None)
+        assert isinstance(untold, NodeUnavailable)
+        [said] = [each for each in logs if each["event"] == "node.untold"]
+        assert (said["about"], said["more"]) == (HASHES[1], 0)
+        blamed = [each for each in logs if each["event"] == "node.failed"]
+        assert len(blamed) == (name != "refused"), "what a node says of a question does not count against it"
+    async with pool_of(first, second) as node:
+        before, found, after = await node.receipts(HASHES)
+    assert (before, after) == (None, None)
+    assert isinstance(found, Receipt), "the next endpoint tells"
+    assert second.asked.count("eth_getTransactionReceipt") == 1
 
 
 async def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_asks() -> None:

@@ -398,15 +398,17 @@ async def test_receipts_that_prove_nothing() -> None:
     asked = [RECEIPT["transactionHash"]]
     async with answering(results(eth_getTransactionReceipt=RECEIPT)) as url, node_of(url) as node:
         assert (await node.receipts(asked))[0]
-        with pytest.raises(NodeUnavailable, match="another transaction"):
-            await node.receipts(["0x" + "cc" * 32])
+        [other] = await node.receipts(["0x" + "cc" * 32])
+        assert "another transaction" in str(other)
     pending = RECEIPT | {"blockHash": None, "blockNumber": None}
     async with answering(results(eth_getTransactionReceipt=pending)) as url, node_of(url) as node:
         assert await node.receipts(asked) == [None]
-    for broken in (RECEIPT | {"status": None}, {}, "0x1", {"blockHash": "0x1", "blockNumber": "x"}):
+    odd = {"blockHash": "0x1", "blockNumber": "x"}
+    for broken in (RECEIPT | {"status": None}, {}, "0x1", odd, RECEIPT | {"gasUsed": hex(2**63)}):
         async with answering(results(eth_getTransactionReceipt=broken)) as url, node_of(url) as node:
-            with pytest.raises(NodeUnavailable, match="makes no sense"):
-                await node.receipts(asked)
+            [unread] = await node.receipts(asked)
+            assert isinstance(unread, NodeUnavailable)
+            assert "makes no sense" in str(unread)
 
 
 async def test_a_node_that_names_another_hash_is_not_believed() -> None:

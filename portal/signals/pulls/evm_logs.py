@@ -19,6 +19,7 @@ import msgspec
 
 from portal import clock
 from portal.chain.logs import Event, Log, LogUnreadable, decode_log, find_event
+from portal.chain.pool import all_told
 from portal.chain.queries import get_abi, get_chain, get_contract
 from portal.chain.rpc import Block, Node, NodeUnavailable, RangeRefused, get_node
 from portal.chain.schemas import ContractView
@@ -128,12 +129,12 @@ async def _find_undone(node: Node, position: Position) -> tuple[list[list[Any]],
     if not checkpoints:
         return None
     number, hash = checkpoints[-1]
-    block = (await node.blocks([number]))[0]
+    block = await node.block(number)
     if block is None:
         raise NodeUnavailable(f"The node of chain {node.chain_id} is behind: it has no block {number} yet.")
     if block.hash == hash:
         return None
-    canonical = await node.blocks([number for number, _ in checkpoints])
+    canonical = all_told(await node.blocks([number for number, _ in checkpoints]))
     kept = [
         checkpoint
         for checkpoint, block in zip(checkpoints, canonical, strict=True)
@@ -220,7 +221,7 @@ async def _read_range(place: Place, claim: Claim, position: Position, target: in
 async def _read_logs(place: Place, blocks: range, checkpoint: list[list[Any]]) -> tuple[Block, list[Log]]:
     """The logs of `blocks` and their last block, if one node says before and after that it is the canonical one and
     that `checkpoint`, the block before them, still is. Raises `NodeUnavailable` otherwise."""
-    before = (await place.node.blocks([blocks[-1]]))[0]
+    before = await place.node.block(blocks[-1])
     marks = [blocks[-1], *(number for number, _ in checkpoint)]
     logs, (last, *continued) = await place.node.logs(place.address, place.event.topic, blocks, marks)
     if before is None or last is None:
@@ -233,7 +234,7 @@ async def _read_logs(place: Place, blocks: range, checkpoint: list[list[Any]]) -
 
 async def _facts(place: Place, logs: list[Log]) -> list[PulledFact]:
     numbers = sorted({log.block_number for log in logs})
-    blocks = dict(zip(numbers, await place.node.blocks(numbers), strict=True))
+    blocks = dict(zip(numbers, all_told(await place.node.blocks(numbers)), strict=True))
     for log in logs:
         block = blocks[log.block_number]
         if block is None or block.hash != log.block_hash:

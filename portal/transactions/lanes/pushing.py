@@ -68,7 +68,7 @@ async def _passed_over(writer: Writer, work: Work) -> bool:
     if rows[0]["first_sent_at"] is None:
         return False
     head = (await writer.chain.now()).head
-    then = (await writer.node.blocks([max(0, rows[0]["signed_at_block"] or 0)]))[0]
+    then = await writer.node.block(max(0, rows[0]["signed_at_block"] or 0))
     return then is None or head.timestamp - then.timestamp >= STUCK_SECONDS
 
 

@@ -12,6 +12,7 @@ from functools import partial
 import msgspec
 from prometheus_client import Counter
 
+from portal.chain.pool import all_told
 from portal.chain.rpc import Block, NodeUnavailable
 from portal.chain.survey import report_disagreement
 from portal.db.engine import run_sql
@@ -45,20 +46,22 @@ async def examine(missing: Sequence[Missing], view: View) -> int:
     Raises `NodeUnavailable`.
     """
     addresses = sorted({work.signer_address for work, _ in missing})
-    counts = dict(zip(addresses, await view.node.transaction_counts(addresses), strict=True))
-    used = [(work, hashes) for work, hashes in missing if counts[work.signer_address] > (work.nonce or 0)]
+    said = zip(addresses, await view.node.transaction_counts(addresses), strict=True)
+    counts = {address: count for address, count in said if isinstance(count, int)}
+    told = [each for each in missing if each[0].signer_address in counts]
+    used = [(work, hashes) for work, hashes in told if counts[work.signer_address] > (work.nonce or 0)]
     free = [
-        work
-        for work, _ in missing
-        if work.status is Status.SUSPECT and counts[work.signer_address] <= (work.nonce or 0)
+        work for work, _ in told if work.status is Status.SUSPECT and counts[work.signer_address] <= (work.nonce or 0)
     ]
     return await _suspect(used, view) + await _withdraw(free, view) + await _displace(used, view)
 
 
 async def _suspect(used: Sequence[Missing], view: View) -> int:
     fresh = [(work, hashes) for work, hashes in used if work.status is not Status.SUSPECT]
-    receipts = await view.node.receipts([hash for _, hashes in fresh for hash in hashes])
-    mined_meanwhile = {receipt.hash for receipt in receipts if receipt}
+    asked = [hash for _, hashes in fresh for hash in hashes]
+    receipts = await view.node.receipts(asked)
+    # Mined meanwhile, or nobody tells: suspect is only what a node says to have no receipt.
+    others = {hash for hash, receipt in zip(asked, receipts, strict=True) if receipt is not None}
     await run_sql(
         "UPDATE transaction SET suspect_reads = suspect_reads + 1 WHERE id = ANY({}) AND status = 'suspect'",
         [work.id for work, _ in used if work.status is Status.SUSPECT],
@@ -75,7 +78,7 @@ async def _suspect(used: Sequence[Missing], view: View) -> int:
                 detail={"nonce": work.nonce, "block_number": view.head.number},
             )
             for work, hashes in fresh
-            if mined_meanwhile.isdisjoint(hashes)
+            if others.isdisjoint(hashes)
         ],
         Status.SUSPECT,
         "suspected",
@@ -118,9 +121,9 @@ async def _prove(work: Work, hashes: Sequence[str], final: Block, view: View) ->
     endpoints = view.node.each()
     for place, endpoint in enumerate(endpoints, start=1):
         try:
-            block = (await endpoint.blocks([final.number]))[0]
+            block = await endpoint.block(final.number)
             count = await endpoint.transaction_count(work.signer_address, block_number=final.number)
-            receipts = await endpoint.receipts(hashes)
+            receipts = all_told(await endpoint.receipts(hashes))
         except NodeUnavailable as error:
             log.warning("displacement.unproven", chain_id=view.chain_id, nonce=work.nonce, reason=error.detail)
             continue

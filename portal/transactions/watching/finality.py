@@ -63,4 +63,4 @@ async def _note(chain: dict[str, Any], final: Block) -> None:
 
 
 async def _below(node: Node, head: Block, depth: int) -> Block | None:
-    return (await node.blocks([head.number - depth]))[0] if head.number >= depth else None
+    return await node.block(head.number - depth) if head.number >= depth else None

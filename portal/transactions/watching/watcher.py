@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from portal import clock
 from portal.chain.queries import get_abi
-from portal.chain.rpc import Call, Node, NodeUnavailable, Receipt, get_node
+from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_node
 from portal.chain.service import record_head
 from portal.db.engine import run_sql, try_advisory_lock
 from portal.db.notices import announce
@@ -136,7 +136,8 @@ async def _reorganised(works: list[Work]) -> None:
 async def _find_receipts(view: View, kept: set[str]) -> tuple[int, int]:
     """Mark as mined what has a receipt in a canonical block, and look into what should have one and has none.
 
-    Adds those blocks to `kept`. Returns how many were mined, and how many became suspect or ceased to be.
+    What nobody tells of stays as it is. Adds those blocks to `kept`. Returns how many were mined, and how many became
+    suspect or ceased to be.
     """
     works = await list_work(
         "WHERE l.chain = {} AND t.status IN ('broadcast', 'closing', 'suspect') ORDER BY t.id", view.chain_id
@@ -145,7 +146,7 @@ async def _find_receipts(view: View, kept: set[str]) -> tuple[int, int]:
     attempts = await run_sql(ATTEMPTS, [work.id for work in works])
     for attempt in attempts:
         kinds[attempt["transaction"]][attempt["hash"]] = AttemptKind(attempt["kind"])
-    found = await _read_receipts(view, works, kinds)
+    found, untold = await _read_receipts(view, works, kinds)
     canonical = await _canonical_hashes((receipt.block_number for receipt in found.values()), view.node)
     mined, without = [], []
     for work in works:
@@ -154,7 +155,7 @@ async def _find_receipts(view: View, kept: set[str]) -> tuple[int, int]:
         if receipt:
             mined.append((work, receipt, kinds[work.id][receipt.hash]))
             kept.add(receipt.block_hash)
-        else:
+        elif untold.isdisjoint(kinds[work.id]):
             without.append((work, list(kinds[work.id])))
     moved = await take(await _mined_steps(mined, view), Status.MINED, "mined")
     if without:
@@ -171,18 +172,27 @@ def _look_again_soon(signed_at_block: int, view: View) -> None:
 
 async def _read_receipts(
     view: View, works: list[Work], kinds: Mapping[UUID, Mapping[str, AttemptKind]]
-) -> dict[str, Receipt]:
-    """Receipts by hash; of what is suspect, those that any endpoint has: one may have lost what another one keeps."""
-    receipts = await view.node.receipts([hash for work in works for hash in kinds[work.id]])
-    found = {receipt.hash: receipt for receipt in receipts if receipt}
+) -> tuple[dict[str, Receipt], set[str]]:
+    """Receipts by hash, and the hashes of which nobody tells whether there is one.
+
+    Of what is suspect, those that any endpoint has: one may have lost what another one keeps.
+    """
+    hashes = [hash for work in works for hash in kinds[work.id]]
+    receipts = await view.node.receipts(hashes)
+    found = _found(receipts)
+    untold = {hash for hash, receipt in zip(hashes, receipts, strict=True) if isinstance(receipt, NodeUnavailable)}
     suspect = [hash for work in works if work.status is Status.SUSPECT for hash in kinds[work.id]]
     lost = [hash for hash in suspect if hash not in found]
     for endpoint in view.node.each() if lost else ():
         try:
-            found |= {receipt.hash: receipt for receipt in await endpoint.receipts(lost) if receipt}
+            found |= _found(await endpoint.receipts(lost))
         except NodeUnavailable:
             continue
-    return found
+    return found, untold
+
+
+def _found(receipts: Iterable[Receipt | NodeUnavailable | None]) -> dict[str, Receipt]:
+    return {receipt.hash: receipt for receipt in receipts if isinstance(receipt, Receipt)}
 
 
 async def _mined_steps(mined: list[tuple[Work, Receipt, AttemptKind]], view: View) -> list[Step]:
@@ -289,6 +299,6 @@ async def _end_deployments(works: list[Work]) -> None:
 
 
 async def _canonical_hashes(numbers: Iterable[int], node: Node) -> dict[int, str]:
-    """The hash of the canonical block at each height that the node has."""
+    """The hash of the canonical block at each height that the node has and tells of."""
     blocks = await node.blocks(sorted(set(numbers)))
-    return {block.number: block.hash for block in blocks if block}
+    return {block.number: block.hash for block in blocks if isinstance(block, Block)}
