@@ -22,7 +22,7 @@ log = get_logger(__name__)
 LAG = Gauge("portal_node_head_lag_blocks", "Blocks that an RPC endpoint is behind the best one", ["chain", "endpoint"])
 DISAGREEMENTS = Counter(
     "portal_node_disagreements_total",
-    "What endpoints say differently of a final block: its hash (block), or a nonce at it (count)",
+    "What endpoints say differently of a final block: its hash (block), a nonce at it (count), or what used one (use)",
     ["chain", "about"],
 )
 EVERY_SECONDS = 10

@@ -39,6 +39,10 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """The next nonce of the signer at that block."""
     endpoints: int
     """How many nodes said so, none of them with a receipt of ours."""
+    foreign_hash: str | None = None
+    """The transaction that used the nonce; null where the nodes keep too few old states to find it."""
+    foreign_block_number: int | None = None
+    """The block that has it."""
 
 
 class TransactionView(msgspec.Struct, frozen=True, kw_only=True):

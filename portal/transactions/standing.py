@@ -78,6 +78,14 @@ def suspicion(nonce: int | None, signer_address: str | None) -> str:
     )
 
 
+def hidden_receipt(nonce: int | None, block_number: int) -> str:
+    """Why a suspect transaction that is on the chain waits."""
+    return (
+        f"It was carried out: block {block_number:,} has it at nonce {nonce}, but no node of the chain shows its "
+        "receipt, which says whether it succeeded. It goes on once one does; give the chain another node."
+    )
+
+
 def displacement(nonce: int | None, signer_address: str | None) -> str:
     """How a displaced transaction ended, and what to do."""
     return (

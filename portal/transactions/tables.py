@@ -95,7 +95,8 @@ class Transaction(Table, tablename="transaction"):
     suspect_reads = columns.integer(default=0)
     """How often a node said since that the nonce is used and has no receipt of ours."""
     evidence = columns.json(null=True)
-    """Of a displaced one: `{"finalized_number", "finalized_hash", "transaction_count", "endpoints"}`."""
+    """Of a displaced one: `{"finalized_number", "finalized_hash", "transaction_count", "endpoints", "foreign_hash",
+    "foreign_block_number"}`, the last two null where they could not be found."""
     block_number = columns.integer(null=True)
     block_hash = columns.text(null=True)
     mined_hash = columns.text(null=True)

@@ -106,7 +106,7 @@ class Sent:
 @dataclass
 class _Plan:
     method: str
-    tag: str | None
+    tag: Any
     faults: list[Fault | None]
     lasting: bool
 
@@ -152,14 +152,14 @@ class NodeProxy:
         self._thread.join(timeout=10)
         self._loop.close()
 
-    def plan(self, method: str, *faults: Fault | None, tag: str | None = None) -> None:
+    def plan(self, method: str, *faults: Fault | None, tag: Any = None) -> None:
         """What becomes of the next calls of `method` (`*`: any), one after the other; None: nothing special.
 
         With `tag`, only of calls that have it among their parameters, such as `pending` or `finalized`.
         """
         self._plans.append(_Plan(method, tag, list(faults), lasting=False))
 
-    def always(self, method: str, fault: Fault, *, tag: str | None = None) -> None:
+    def always(self, method: str, fault: Fault, *, tag: Any = None) -> None:
         """What becomes of every call of `method` from now on, until `clear`, unless `plan` says otherwise."""
         self._plans.append(_Plan(method, tag, [fault], lasting=True))
 

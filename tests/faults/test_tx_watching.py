@@ -138,11 +138,13 @@ async def test_tx_29_a_receipt_in_between_begins_the_suspicion_anew(world: World
 
 async def test_tx_60_a_foreign_wallet_uses_the_key(world: World) -> None:
     first = await sent(world)
-    world.spend_nonce()
+    hash = world.spend_nonce()
     with capture_logs() as logs:
         (view,) = await world.finish(first)
     assert view.status is Status.DISPLACED
     assert view.evidence
+    block_number = int(world.node.rpc("eth_getTransactionByHash", hash)["blockNumber"], 16)
+    assert (view.evidence.foreign_hash, view.evidence.foreign_block_number) == (hash, block_number)
     assert [each["log_level"] for each in logs if each["event"] == "security.transaction_displaced"] == ["error"]
     assert "displaced" in await told(view)
 
@@ -456,7 +458,8 @@ def refusing_code(reason: str) -> str:
     return "0x" + code.hex() + "00" * (13 - len(code)) + data.hex()
 
 
-async def test_tx_76_no_receipt_although_everything_of_ours_is_older_than_finality(world: World) -> None:
+async def suspect_without_receipt(world: World) -> Any:
+    """The id of an action that is carried out and final, on a node that hides its receipt."""
     action_id = await sent(world)
     world.proxy.always(RECEIPT, HIDDEN)
     for _ in range(3):
@@ -464,10 +467,36 @@ async def test_tx_76_no_receipt_although_everything_of_ours_is_older_than_finali
         await world.work()
     assert (await world.view(action_id)).status is Status.SUSPECT
     world.pass_blocks(80)
+    return action_id
+
+
+async def test_tx_76_a_node_that_hides_the_receipt_of_what_its_blocks_show(world: World) -> None:
+    action_id = await suspect_without_receipt(world)
+    with capture_logs() as logs:
+        await world.work(3)
+    held = await world.view(action_id)
+    assert (held.status, held.evidence) == (Status.SUSPECT, None)
+    [said] = [each for each in logs if each["event"] == "receipt.hidden"]
+    assert said["hash"] == held.hash
+    assert f"It was carried out: block {said['block_number']:,} has it" in str(held.waiting_for)
+    world.proxy.clear()
+    (view,) = await world.finish_ok(action_id)
+    assert view.block_number == said["block_number"]
+
+
+async def test_tx_76_no_receipt_although_everything_of_ours_is_older_than_finality(world: World) -> None:
+    """On a node that keeps the states of the newest and the final block only, so that what used it cannot be found."""
+    action_id = await suspect_without_receipt(world)
+    final = world.node.rpc("eth_getBlockByNumber", "finalized", False)["number"]
+    for kept in ("latest", final):
+        world.proxy.always(COUNT, Alter(lambda count: count), tag=kept)
+    world.proxy.always(COUNT, refuse("missing trie node"))
     with capture_logs() as logs:
         await world.work()
     view = await world.view(action_id)
     assert (view.status, len(view.attempts)) == (Status.DISPLACED, 1)
+    assert view.evidence
+    assert view.evidence.foreign_hash is None
     assert "new approvals" in str(view.failure)
     assert "security.transaction_displaced" in [each["event"] for each in logs]
     world.proxy.clear()
@@ -543,3 +572,21 @@ async def test_tx_76_one_of_two_nodes_is_not_enough_to_give_it_up(world: World, 
     assert view.status is Status.DISPLACED
     assert view.evidence
     assert view.evidence.endpoints == 2
+
+
+async def test_tx_76_two_nodes_that_name_two_foreign_ones_prove_nothing(world: World, other: NodeProxy) -> None:
+    action_id = await sent(world)
+    world.spend_nonce()
+    block = world.node.rpc("eth_getBlockByNumber", "latest", True)
+    block["transactions"][0]["hash"] = "0x" + "ab" * 32
+    other.always(BLOCK, Say(block), tag=True)
+    with capture_logs() as logs:
+        for _ in range(4):
+            world.pass_blocks(30)
+            await world.work()
+    assert (await world.view(action_id)).status is Status.SUSPECT
+    said = [each["about"] for each in logs if each["event"] == "node.disagreement"]
+    assert "use" in said
+    other.clear()
+    (view,) = await world.finish(action_id)
+    assert view.status is Status.DISPLACED

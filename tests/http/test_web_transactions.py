@@ -26,6 +26,8 @@ EVIDENCE = {
     "finalized_hash": "0x" + "ab" * 32,
     "transaction_count": 9,
     "endpoints": 2,
+    "foreign_hash": "0x" + "ef" * 32,
+    "foreign_block_number": 1200,
 }
 INCLUDED = {"block_number": 3, "block_hash": "0x" + "cd" * 32, "gas_used": 21000, "gas_price_wei": 7}
 CASES: dict[str, tuple[Status, dict[str, Any], str, str]] = {
@@ -155,9 +157,12 @@ async def test_the_proof_of_a_displacement_is_shown(reader: Reader, play: Play) 
     await reader.sign_in(play.stage.cast.carol)
     view = await play.view(await play.sent_mint())
     await put(view.id, Status.DISPLACED, {"reason": "Another program used the key.", "evidence": EVIDENCE})
-    shown = text_of(await reader.get(f"{HOME}/transactions/{view.id}"))
+    page = await reader.get(f"{HOME}/transactions/{view.id}")
+    shown = text_of(page)
     assert "1,234" in shown
     assert "2, none with a receipt of ours" in shown
+    assert EVIDENCE["foreign_hash"] in page.text
+    assert "in block 1,200" in shown
     assert "9, so 1 is used" in shown
 
 

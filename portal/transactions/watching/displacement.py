@@ -2,7 +2,8 @@
 
 `suspect` as soon as a node says so; back again if the nonce is free once more; mined with the first receipt of ours.
 `displaced` only when nothing can change it any more: at the final block, after several looks, by two endpoints where
-there are two. The action then needs a new approval: a second nonce for it is never taken.
+there are two, and never where a block shows that it was ours that used the nonce. The action then needs a new approval:
+a second nonce for it is never taken.
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,15 @@ from functools import partial
 import msgspec
 from prometheus_client import Counter
 
+from portal.chain.nonces import Use, find_use
 from portal.chain.pool import all_told
 from portal.chain.rpc import Block, NodeUnavailable
 from portal.chain.survey import report_disagreement
-from portal.db.engine import run_sql
+from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
 from portal.transactions import standing
 from portal.transactions.deployments import end_deployment
-from portal.transactions.moves import Step, Work, correlated
+from portal.transactions.moves import Step, Work, correlated, hold_many
 from portal.transactions.schemas import Evidence
 from portal.transactions.tables import TransactionStatus as Status
 from portal.transactions.watching.finality import View
@@ -115,31 +117,58 @@ async def _displace(used: Sequence[Missing], view: View) -> int:
 
 
 async def _prove(work: Work, hashes: Sequence[str], final: Block, view: View) -> Evidence | None:
-    """That the nonce is used at the final block and no attempt of ours has a receipt; None where anybody says else."""
+    """That the nonce is used at the final block and no attempt of ours has a receipt; None where anybody says else.
+
+    What used it is looked for in the blocks. Where that is an attempt of ours, a node hides or has lost its receipt.
+    """
     assert work.nonce is not None
     counts: dict[int, int] = {}
+    uses: dict[int, Use] = {}
     endpoints = view.node.each()
     for place, endpoint in enumerate(endpoints, start=1):
         try:
             block = await endpoint.block(final.number)
             count = await endpoint.transaction_count(work.signer_address, block_number=final.number)
             receipts = all_told(await endpoint.receipts(hashes))
+            is_used = count > work.nonce and not any(receipts)
+            use = await find_use(endpoint, work.signer_address, work.nonce, final.number) if is_used else None
         except NodeUnavailable as error:
             log.warning("displacement.unproven", chain_id=view.chain_id, nonce=work.nonce, reason=error.detail)
             continue
         if block and block.hash == final.hash and set(counts.values()) - {count}:
             report_disagreement(view.chain_id, "count", final.number, {**counts, place: count})
-        if block is None or block.hash != final.hash or count <= work.nonce or any(receipts):
+        if block is None or block.hash != final.hash or not is_used:
             return None
         counts[place] = count
+        if use and use.hash in hashes:
+            await _hold(work, use)
+            return None
+        if use:
+            uses[place] = use
+    if len(set(uses.values())) > 1:
+        report_disagreement(view.chain_id, "use", final.number, {place: use.hash for place, use in uses.items()})
+        return None
     if len(counts) < min(LEAST_ENDPOINTS, len(endpoints)):
         return None
+    use = next(iter(uses.values()), None)
     return Evidence(
         finalized_number=final.number,
         finalized_hash=final.hash,
         transaction_count=min(counts.values()),
         endpoints=len(counts),
+        foreign_hash=use.hash if use else None,
+        foreign_block_number=use.block_number if use else None,
     )
+
+
+async def _hold(work: Work, use: Use) -> None:
+    """Say that the nonce was used by an attempt of ours, whose receipt no node shows."""
+    reason = standing.hidden_receipt(work.nonce, use.block_number)
+    async with transaction():
+        await hold_many([(work, reason)])
+    if reason != work.reason:
+        with correlated(work):
+            log.error("receipt.hidden", chain_id=work.chain_id, hash=use.hash, block_number=use.block_number)
 
 
 async def _give_up(work: Work, evidence: Evidence) -> int:
