@@ -1,4 +1,4 @@
-"""Keyset paging over UUIDv7 keys: the newest first, stable while rows are added."""
+"""Keyset paging over UUIDv7 keys: the newest first, stable while rows are added. And numbers counted up to a limit."""
 
 import base64
 from collections.abc import Callable
@@ -19,6 +19,25 @@ class Page(msgspec.Struct, Generic[T], frozen=True):
 
     items: list[T]
     next_cursor: str | None = None
+
+
+class Count(int):
+    """A number that was counted no further than is worth the time; written `10,000+` where there may be more."""
+
+    capped: bool
+
+    def __new__(cls, number: int, *, capped: bool = False) -> "Count":
+        count = super().__new__(cls, number)
+        count.capped = capped
+        return count
+
+    def __add__(self, other: int) -> "Count":
+        return Count(int(self) + int(other), capped=self.capped or getattr(other, "capped", False))
+
+    __radd__ = __add__
+
+    def __format__(self, spec: str) -> str:
+        return int.__format__(self, spec) + ("+" if self.capped else "")
 
 
 def page_of(rows: list[dict[str, Any]], limit: int, make: Callable[[dict[str, Any]], T]) -> Page[T]:

@@ -9,14 +9,13 @@ import msgspec
 
 from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
-from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
+from portal.db.paging import DEFAULT_LIMIT, Count, Page, check_limit, decode_cursor, page_of
 from portal.errors import InputInvalid, NotFound
 from portal.settings import get_settings
 from portal.signals.filters import counts_of
 from portal.signals.health.tallies import counts_by_hour, counts_of_day
 from portal.signals.payloads import PayloadUnreadable, parse_payload
 from portal.signals.schemas import (
-    Count,
     HourCount,
     Reason,
     RejectedView,

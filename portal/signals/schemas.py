@@ -193,25 +193,6 @@ class SignalFilter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Excluded."""
 
 
-class Count(int):
-    """A number that was counted no further than is worth the time; written `10,000+` where there may be more."""
-
-    capped: bool
-
-    def __new__(cls, number: int, *, capped: bool = False) -> "Count":
-        count = super().__new__(cls, number)
-        count.capped = capped
-        return count
-
-    def __add__(self, other: int) -> "Count":
-        return Count(int(self) + int(other), capped=self.capped or getattr(other, "capped", False))
-
-    __radd__ = __add__
-
-    def __format__(self, spec: str) -> str:
-        return int.__format__(self, spec) + ("+" if self.capped else "")
-
-
 class HourCount(msgspec.Struct, frozen=True):
     """Signals received in the hour that begins at `hour`."""
 

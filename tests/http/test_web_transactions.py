@@ -12,6 +12,7 @@ import pytest_asyncio
 from portal import clock
 from portal.actions.queries import get_action
 from portal.db.engine import run_sql
+from portal.transactions import queries
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.tables import TransactionStatus as Status
 from portal.web.deeds import deed_of, steps_of
@@ -175,7 +176,9 @@ async def test_an_attempt_that_does_nothing_is_told_from_the_call(reader: Reader
     assert "Does nothing but use up the nonce" in text_of(await reader.get(path))
 
 
-async def test_states_are_filters_with_counts_and_those_without_any_are_left_out(reader: Reader, play: Play) -> None:
+async def test_states_are_filters_with_counts_and_those_without_any_are_left_out(
+    reader: Reader, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await reader.sign_in(play.stage.cast.carol)
     play.node.rpc("evm_setAutomine", False)
     await play.approved_mints(18)
@@ -183,6 +186,12 @@ async def test_states_are_filters_with_counts_and_those_without_any_are_left_out
     shown = text_of(await reader.get(f"{HOME}/transactions"))
     assert "Sent 16" in shown
     assert "Queued 2" in shown
+    await run_sql("UPDATE transaction SET status = 'finalized' WHERE nonce < 4")
+    monkeypatch.setattr(queries, "MOST_COUNTED", 2)
+    shown = text_of(await reader.get(f"{HOME}/transactions"))
+    assert "All 17+" in shown
+    assert "Final 2+" in shown
+    assert "2+" in text_of(await reader.get(f"{HOME}/overview"))
     assert "Displaced" not in shown
     rows = await run_sql("SELECT id FROM transaction WHERE status = 'queued'")
     await run_sql("UPDATE transaction SET reason = 'No funds.' WHERE id = {}", rows[0]["id"])

@@ -13,8 +13,10 @@ from portal.audit.service import verify
 from portal.chain.queries import get_contract
 from portal.chain.rpc import Node, NodeUnavailable
 from portal.chain.tables import ContractStatus
+from portal.db.columns import new_id
 from portal.db.engine import run_sql
 from portal.errors import NotFound
+from portal.transactions import queries
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.queries import count_by_status, get_transaction, list_transactions
 from portal.transactions.tables import Outcome, TransactionStatus
@@ -195,6 +197,22 @@ async def test_those_behind_say_how_many_come_first(play: Play) -> None:
     assert last.status is TransactionStatus.QUEUED
     assert last.waiting_for == "Waits its turn: 17 of the same signer come first."
     assert not last.held
+
+
+async def test_what_is_over_is_counted_up_to_a_limit_and_what_is_under_way_for_certain(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play.node.rpc("evm_setAutomine", False)
+    await play.approved_mints(9)
+    await run_lanes()
+    await run_sql("UPDATE transaction SET status = 'refused' WHERE nonce <= 2")
+    await run_sql("UPDATE transaction SET status = 'finalized' WHERE nonce IN (3, 4, 5)")
+    monkeypatch.setattr(queries, "MOST_COUNTED", 2)
+    counts = await count_by_status(play.organization_id)
+    said = {status.value: f"{number:,}" for status, number in counts.items() if number}
+    assert said == {"broadcast": "4", "refused": "2", "finalized": "2+"}
+    assert f"{sum(counts.values()):,}" == "8+"
+    assert set((await count_by_status(new_id())).values()) == {0}
 
 
 async def test_lists_filter_page_and_count(play: Play) -> None:
