@@ -60,7 +60,7 @@ class ChainView(msgspec.Struct, frozen=True):
 
 
 class EndpointView(msgspec.Struct, frozen=True):
-    """One RPC endpoint of a chain as this process sees it. Its address, which may hold a key, is not shown."""
+    """One RPC endpoint of a chain as one process sees it. Its address, which may hold a key, is not shown."""
 
     name: str
     """Its host where the address holds nothing but that, else `endpoint 2`: its place in the settings."""

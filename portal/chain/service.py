@@ -3,6 +3,8 @@
 Audit entries are the caller's: the audit is beside this layer, and who acts is known only above.
 """
 
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,14 +14,17 @@ from portal import clock
 from portal.chain.abi import Abi
 from portal.chain.presets import PRESETS, unknown
 from portal.chain.rpc import Block, NodeUnavailable, get_node
+from portal.chain.schemas import EndpointView
 from portal.chain.tables import Chain, Contract, ContractStatus, Signer, SignerKind, SignerPurpose, SignerStatus
 from portal.db.columns import new_id
-from portal.db.engine import in_transaction
+from portal.db.engine import in_transaction, run_sql
 from portal.errors import Conflict, SettingInvalid
 from portal.logging import get_logger
 from portal.settings import get_settings
 
 log = get_logger(__name__)
+NOTED_EVERY = timedelta(seconds=5)
+"""That the watcher looked: not with each look."""
 
 
 class ChainChanged(SettingInvalid):
@@ -68,6 +73,17 @@ async def record_head(chain_id: int, block: Block) -> None:
         Chain.update({Chain.head_number: block.number, Chain.head_hash: block.hash, Chain.head_at: clock.now()})
         .where(Chain.id == chain_id)
         .where((Chain.head_hash.is_null()) | (Chain.head_hash != block.hash))
+    )
+
+
+async def record_nodes(chain_id: int, endpoints: Sequence[EndpointView], *, answered: bool) -> None:
+    """Note how the watcher sees the nodes, and whether one `answered`; written if it changed, or every five seconds."""
+    now, seen = clock.now(), msgspec.json.encode(endpoints).decode()
+    await run_sql(
+        """UPDATE chain SET endpoints = {}::jsonb, watched_at = CASE WHEN {} THEN {} ELSE watched_at END
+           WHERE id = {} AND (endpoints IS DISTINCT FROM {}::jsonb
+                              OR {} AND (watched_at BETWEEN {} AND {}) IS NOT TRUE)""",
+        *(seen, answered, now, chain_id, seen, answered, now - NOTED_EVERY, now),
     )
 
 

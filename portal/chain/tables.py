@@ -33,6 +33,10 @@ class Chain(Table, tablename="chain"):
     head_hash = columns.text(null=True)
     head_at = columns.moment(null=True)
     """When our watcher last saw a new head."""
+    watched_at = columns.moment(null=True)
+    """When a node last answered our watcher, to within five seconds."""
+    endpoints = columns.json(null=True)
+    """How the nodes are and compare, as our watcher last saw them: a list of what `chain.schemas.EndpointView` says."""
     final_number = columns.integer(null=True)
     """The highest block that a node called final; null while none has."""
     paused_at = columns.moment(null=True)

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 from portal.errors import SettingInvalid
-from portal.ops.checks import Check, State, check_installation
+from portal.ops.checks import Check, State, check_installation, troubles_of
 from portal.sealing import key_id
 from portal.settings import Settings, get_settings
 
@@ -35,6 +35,19 @@ def check_settings(settings: Settings) -> Check:
     return Check(name="settings", state=State.OK, message=message)
 
 
+async def _check_nodes() -> list[Check]:
+    """The nodes as they answer here and now, whether or not a worker looks at them."""
+    from portal.chain.rpc import get_node
+
+    checks = []
+    for chain_id in get_settings().rpc_urls:
+        said = troubles_of(await get_node(chain_id).survey())
+        state = State.DEGRADED if said else State.OK
+        message = " ".join(said) or "Answer, as this process asks them."
+        checks.append(Check(name=f"nodes of chain {chain_id}", state=state, message=message))
+    return checks
+
+
 async def _check_parts() -> list[Check]:
     from portal.chain.rpc import close_nodes
     from portal.db.engine import open_pool
@@ -44,7 +57,7 @@ async def _check_parts() -> list[Check]:
     async with open_pool():
         await queue.connect()
         async with open_doorbell(queue):
-            checks = await check_installation()
+            checks = [*await check_installation(), *await _check_nodes()]
         await close_nodes()
         await queue.disconnect()
     return checks

@@ -28,6 +28,10 @@ CHECK_SECONDS = 3.0
 KEPT_SECONDS = 2.0
 HEAD_OVERDUE_SECONDS = 120
 """No chain that we know makes its blocks further apart."""
+WATCH_OVERDUE_SECONDS = 60
+"""Workers look every second."""
+READ_OVERDUE_SECONDS = 300
+"""Workers read balances every minute."""
 UNMINED_OVERDUE_SECONDS = 600
 """Fees were raised several times by then."""
 FAILED_PULLS = 3
@@ -143,9 +147,9 @@ async def check_queue() -> list[Check]:
 
 
 async def check_chains() -> list[Check]:
+    """Each chain as the watcher last saw it: no node is asked here, so that none which hangs is waited for."""
     chains = await readings.read_chains()
-    endpoints = await asyncio.gather(*(readings.read_endpoints(chain["id"]) for chain in chains))
-    checks = [_chain_check(chain, views) for chain, views in zip(chains, endpoints, strict=True)]
+    checks = [_chain_check(chain) for chain in chains]
     known = {chain["id"] for chain in chains}
     for chain_id in get_settings().rpc_urls.keys() - known:
         message = "Has a node in the settings, but no worker has registered it yet."
@@ -153,6 +157,12 @@ async def check_chains() -> list[Check]:
             Check(name=f"chain {chain_id}", state=State.DEGRADED, message=message, values={"chain_id": chain_id})
         )
     return checks
+
+
+def troubles_of(endpoints: Sequence[EndpointView]) -> list[str]:
+    """What is wrong about nodes, a sentence for each that is not well."""
+    troubled = [endpoint for endpoint in endpoints if endpoint.state not in ("ok", "unknown")]
+    return [f"{endpoint.name[:1].upper()}{endpoint.name[1:]}: {endpoint.message}" for endpoint in troubled]
 
 
 async def check_sealing() -> list[Check]:
@@ -171,26 +181,29 @@ async def check_sealing() -> list[Check]:
     return [Check(name="sealing of keys", state=state, message=message, values={"keys_by_sealing_key": sealed})]
 
 
-def _chain_check(chain: dict[str, Any], endpoints: Sequence[EndpointView]) -> Check:
-    age = (clock.now() - chain["head_at"]).total_seconds() if chain["head_at"] else None
+def _chain_check(chain: dict[str, Any]) -> Check:
+    age, unwatched, endpoints = _age(chain["head_at"]), _age(chain["watched_at"]), chain["endpoints"]
     values = {
         "chain_id": chain["id"],
         "name": chain["name"],
         "head_number": chain["head_number"],
         "final_number": chain["final_number"],
-        "head_age_seconds": None if age is None else round(age, 1),
+        "head_age_seconds": age,
+        "watched_seconds_ago": unwatched,
         "endpoints": [msgspec.structs.asdict(endpoint) for endpoint in endpoints],
     }
-    troubled = [endpoint for endpoint in endpoints if endpoint.state not in ("ok", "unknown")]
+    said = troubles_of(endpoints)
     if chain["paused_at"]:
         state, message = State.DEGRADED, "Is paused: nothing is sent."
     elif age is None:
-        state, message = State.DEGRADED, "No block has been seen yet."
+        state, message = State.DEGRADED, " ".join(["No block has been seen yet.", *said])
+    elif unwatched is not None and unwatched > WATCH_OVERDUE_SECONDS:
+        message = f"No worker has had an answer from its nodes for {in_words(unwatched)}."
+        state, message = State.FAILED, " ".join([message, *said])
     elif age > HEAD_OVERDUE_SECONDS:
-        state, message = State.FAILED, f"No new block for {age:.0f} seconds: the node or the worker is down."
+        state, message = State.FAILED, " ".join([f"It has made no block for {in_words(age)}.", *said])
     else:
-        state = State.DEGRADED if troubled else State.OK
-        said = [f"{endpoint.name[:1].upper()}{endpoint.name[1:]}: {endpoint.message}" for endpoint in troubled]
+        state = State.DEGRADED if said else State.OK
         message = " ".join([f"Block {chain['head_number']}, {age:.0f} seconds ago.", *said])
     return Check(name=f"chain {chain['id']}", state=state, message=message, values=values)
 
@@ -250,26 +263,39 @@ def _pauses_check(stops: list[str]) -> Check:
     return Check(name="pauses", state=state, message=" ".join(stops) or "Nothing is paused.")
 
 
+def _age(moment: datetime | None) -> float | None:
+    """In seconds, to a tenth."""
+    return None if moment is None else round((clock.now() - moment).total_seconds(), 1)
+
+
 def _signer_check(reading: readings.Balance) -> Check:
+    age = _age(reading.read_at)
     values = {
         "signer_id": reading.signer_id,
         "address": reading.address,
         "chain_id": reading.chain_id,
         "balance_wei": None if reading.balance_wei is None else str(reading.balance_wei),
+        "read_seconds_ago": age,
     }
     if reading.trouble is not None:
         state, message = State.FAILED, reading.trouble
     elif reading.address is None:
         state, message = State.DEGRADED, "Waits for the worker to make its key."
-    elif reading.balance_wei is None:
-        state, message = State.DEGRADED, "Its balance could not be read: the node does not answer."
+    elif reading.balance_wei is None or age is None:
+        state, message = State.DEGRADED, "No worker has read its balance yet, as one does every minute."
+    elif age > READ_OVERDUE_SECONDS:
+        state, message = State.DEGRADED, f"Its balance was last read {in_words(age)} ago: {_amount(reading)}."
     elif reading.balance_wei == 0:
         state, message = State.FAILED, "Has no funds: nothing can be sent until its address receives some."
     else:
         is_low = reading.low_balance_wei is not None and reading.balance_wei < reading.low_balance_wei
-        message = f"Holds {reading.balance_wei / 10**18:.6g} {reading.currency}{', which is low' if is_low else ''}."
+        message = f"Holds {_amount(reading)}{', which is low' if is_low else ''}."
         state = State.DEGRADED if is_low else State.OK
     return Check(name=f"signer {reading.name}", state=state, message=message, values=values)
+
+
+def _amount(reading: readings.Balance) -> str:
+    return f"{(reading.balance_wei or 0) / 10**18:.6g} {reading.currency}"
 
 
 async def _gather(looks: dict[str, Look], organization_id: UUID | None) -> list[Check]:

@@ -1,14 +1,12 @@
 """What health checks and metrics read from the rows: few queries, each bounded in what it scans."""
 
-import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from portal import clock
-from portal.chain.rpc import NodeUnavailable, get_node
 from portal.chain.schemas import EndpointView
 from portal.db.columns import oldest_id
 from portal.db.engine import run_sql
@@ -21,7 +19,7 @@ DISPLACED_SINCE = timedelta(days=7)
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
-    """What one sending signer holds of one chain's native currency; None where it cannot be known now."""
+    """What one sending signer held of one chain's native currency when a worker last read it; None where none did."""
 
     signer_id: UUID
     name: str
@@ -31,12 +29,18 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     chain_id: int | None
     currency: str | None
     balance_wei: int | None
+    read_at: datetime | None
     low_balance_wei: int | None
     """Below this it is an alarm; None where nobody asked for one."""
 
 
 async def read_chains() -> list[dict[str, Any]]:
-    return await run_sql("SELECT id, name, head_number, head_at, final_number, paused_at FROM chain ORDER BY id")
+    """All chains, with how the watcher last saw their nodes."""
+    rows = await run_sql(
+        """SELECT id, name, head_number, head_at, final_number, paused_at, watched_at,
+                  coalesce(endpoints, '[]') AS endpoints FROM chain ORDER BY id"""
+    )
+    return [{**row, "endpoints": msgspec.json.decode(row["endpoints"], type=list[EndpointView])} for row in rows]
 
 
 async def read_transactions(organization_id: UUID) -> dict[str, Any]:
@@ -74,14 +78,6 @@ async def read_sealing_keys() -> dict[str, int]:
     return {row["id"]: row["count"] for row in rows}
 
 
-async def read_endpoints(chain_id: int) -> list[EndpointView]:
-    """The nodes of a chain as this process sees them; none where its settings name none."""
-    try:
-        return await get_node(chain_id).survey()
-    except NodeUnavailable:
-        return []
-
-
 async def read_sources(organization_id: UUID) -> list[dict[str, Any]]:
     """Sources of the organisation with the time of the last signal of each, and how its pulls fail."""
     return await run_sql(
@@ -105,32 +101,24 @@ async def read_silences() -> list[dict[str, Any]]:
 
 
 async def read_balances(organization_id: UUID) -> list[Balance]:
-    """Balances of the signers that send, on each chain where they have a contract; asked of the nodes all at once."""
+    """Balances of the signers that send, on each chain where they have a contract, as a worker reads them every minute.
+
+    Who sends nothing yet, and so needs nothing, is left out.
+    """
     rows = await run_sql(
         """SELECT DISTINCT signer.id AS signer_id, signer.name, signer.address, signer.trouble,
-                  chain.id AS chain_id, chain.currency, signer.low_balance_wei
+                  chain.id AS chain_id, chain.currency, signer.low_balance_wei, r.balance_wei, r.read_at
            FROM signer LEFT JOIN contract
                   ON contract.signer = signer.id OR contract.signer_group = signer.signer_group
                 LEFT JOIN chain ON chain.id = contract.chain
+                LEFT JOIN signer_reading r ON r.signer = signer.id AND r.chain = chain.id
            WHERE signer.organization = {} AND signer.purpose = 'sends' AND signer.status <> 'disabled'
+             AND (chain.id IS NOT NULL OR signer.address IS NULL OR signer.trouble IS NOT NULL)
            ORDER BY signer.name LIMIT 50""",
         organization_id,
     )
-
-    async def read(row: dict[str, Any]) -> Balance | None:
-        if row["chain_id"] is None and row["address"] is not None and row["trouble"] is None:
-            return None  # sends nothing yet, so it needs nothing
-        balance = None
-        if row["address"] is not None and row["chain_id"] is not None:
-            try:
-                balance = await get_node(row["chain_id"]).balance(row["address"])
-            except NodeUnavailable:
-                balance = None
-        low = row["low_balance_wei"]
-        return Balance(**{**row, "low_balance_wei": None if low is None else int(low)}, balance_wei=balance)
-
-    found = await asyncio.gather(*(read(row) for row in rows))
-    return [balance for balance in found if balance is not None]
+    amounts = ("balance_wei", "low_balance_wei")
+    return [Balance(**row | {name: None if row[name] is None else int(row[name]) for name in amounts}) for row in rows]
 
 
 async def read_signals() -> list[dict[str, Any]]:

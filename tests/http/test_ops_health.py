@@ -25,6 +25,7 @@ from portal.signals.health.watching import watch_sources
 from portal.transactions.controls.pauses import pause
 from portal.transactions.jobs import watch_chains
 from portal.transactions.signers.runway import TopUpInput, set_top_up
+from portal.transactions.signers.top_ups import read_signers
 from portal.transactions.tables import PauseScope
 from tests.actions import make_stage, settings_chain
 from tests.http.api import deliver, key_of, make_source, problem, session_of, wired_database
@@ -107,12 +108,61 @@ async def test_a_chain_is_as_well_as_its_head_is_new(
     http: httpx.AsyncClient, cast: Cast, head_seconds_ago: float | None, state: str
 ) -> None:
     await add_chain(head_seconds_ago=head_seconds_ago)
-    async with settings_chain():
-        answer = await http.get("/health", headers=await key_of(cast.alice))
+    answer = await http.get("/health", headers=await key_of(cast.alice))
     chain = named(answer.json())["chain 31337"]
     assert chain["state"] == state
     assert chain["values"]["chain_id"] == 31337
     assert answer.status_code == (503 if state == "failed" else 200)
+
+
+async def test_a_chain_that_no_worker_looks_at_is_not_well_however_new_its_head_was(
+    http: httpx.AsyncClient, cast: Cast
+) -> None:
+    key = await key_of(cast.alice)
+    async with settings_chain() as node:
+        await add_chain(head_seconds_ago=None)
+        node.mine()
+        await watch_chains()
+        well = named((await http.get("/health", headers=key)).json())["chain 31337"]
+        assert (well["state"], well["values"]["watched_seconds_ago"] < 60) == ("ok", True)
+    checks._kept.clear()
+    await watch_chains()
+    down = named((await http.get("/health", headers=key)).json())["chain 31337"]
+    assert (down["state"], "It cannot be reached." in down["message"]) == ("degraded", True)
+    with time_machine.travel(clock.now() + timedelta(seconds=checks.WATCH_OVERDUE_SECONDS + 5)):
+        checks._kept.clear()
+        await watch_chains()
+        answer = await http.get("/health", headers=key)
+    lost = named(answer.json())["chain 31337"]
+    assert (answer.status_code, lost["state"]) == (503, "failed")
+    assert lost["message"].startswith("No worker has had an answer from its nodes for 65")
+
+
+async def test_a_node_that_hangs_makes_nobody_wait(
+    http: httpx.AsyncClient, cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with settings_chain() as node:
+        await make_stage(cast, node)
+    taken = asyncio.Event()
+
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await asyncio.sleep(60)
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    settings = get_settings().model_copy(update={"chain_rpc_urls": f"31337={url}"})
+    monkeypatch.setattr(rpc, "get_settings", lambda: settings)
+    get_node.cache_clear()
+    try:
+        health = (await http.get("/health", headers=await key_of(cast.alice))).json()
+    finally:
+        server.close()
+        await close_nodes()
+        get_node.cache_clear()
+    assert {"chain 31337", "signer Treasury"} <= named(health).keys()
+    assert not taken.is_set(), "a node was asked"
 
 
 async def test_a_node_that_fails_is_named_without_its_address(
@@ -125,6 +175,7 @@ async def test_a_node_that_fails_is_named_without_its_address(
     await close_nodes()
     get_node.cache_clear()
     async with settings_chain() as node:
+        await watch_chains()
         answer = await http.get("/health", headers=await key_of(cast.alice))
     get_node.cache_clear()
     chain = named(answer.json())["chain 31337"]
@@ -141,6 +192,10 @@ async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncC
     await deliver(http, source, {"n": 1})
     async with settings_chain() as node:
         stage = await make_stage(cast, node)
+        unknown = named((await http.get("/health", headers=key)).json())["signer Treasury"]
+        assert (unknown["state"], unknown["values"]["balance_wei"]) == ("degraded", None)
+        await read_signers()
+        checks._kept.clear()
         health = named((await http.get("/health", headers=key)).json())
         assert health["source Shop"]["values"]["last_signal_at"] is not None
         funded = health["signer Treasury"]
@@ -148,14 +203,16 @@ async def test_sources_and_balances_are_the_organisations_own(http: httpx.AsyncC
         assert funded["values"]["balance_wei"] == str(
             int(node.rpc("eth_getBalance", stage.signer_address, "latest"), 16)
         )
+        assert 0 <= funded["values"]["read_seconds_ago"] < 60
         node.fund(stage.signer_address, 0)
+        await read_signers()
         checks._kept.clear()
         empty = named((await http.get("/health", headers=key)).json())["signer Treasury"]
         assert (empty["state"], empty["values"]["balance_wei"]) == ("failed", "0")
     checks._kept.clear()
-    unknown = named((await http.get("/health", headers=key)).json())["signer Treasury"]
-    assert (unknown["state"], unknown["values"]["balance_wei"]) == ("degraded", None)
-    await close_nodes()
+    await run_sql("UPDATE signer_reading SET read_at = read_at - interval '3 hours', balance_wei = 25 * 10^17")
+    old = named((await http.get("/health", headers=key)).json())["signer Treasury"]
+    assert (old["state"], old["message"]) == ("degraded", "Its balance was last read 3 hours ago: 2.5 ETH.")
     others = named((await http.get("/health", headers=await key_of(cast.dave))).json())
     assert not [name for name in others if name.startswith(("source", "signer"))]
 
@@ -165,6 +222,7 @@ async def test_what_is_paused_low_or_stuck_is_said(http: httpx.AsyncClient, cast
     async with settings_chain() as node:
         play = await make_play(cast, node)
         await play.sent_mint()
+        await read_signers()
         health = named((await http.get("/health", headers=key)).json())
         assert {health[name]["state"] for name in ("lanes", "pauses", "signer Treasury")} == {"ok"}
 

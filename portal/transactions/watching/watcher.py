@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from portal import clock
 from portal.chain.queries import get_abi
 from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_node
-from portal.chain.service import record_head
+from portal.chain.service import record_head, record_nodes
 from portal.db.engine import run_sql, try_advisory_lock
 from portal.db.notices import announce
 from portal.jobs.queue import ring
@@ -73,7 +73,7 @@ async def _watch_chain(chain: dict[str, Any]) -> int:
     async with try_advisory_lock(f"watch-chain:{chain['id']}") as ours:
         if not ours:
             return 0
-        view = await look(chain, get_node(chain["id"]))
+        view = await _look(chain)
         await record_head(view.chain_id, view.head)
         included = await run_sql(INCLUDED, view.chain_id)
         kept, undone = await _check_included(included, view)
@@ -83,6 +83,18 @@ async def _watch_chain(chain: dict[str, Any]) -> int:
             for organization_id in {each for row in included for each in row["organizations"]}:
                 announce("transaction", organization_id)  # the confirmations of what it has included are other ones
         return undone + mined + suspected + deeper
+
+
+async def _look(chain: dict[str, Any]) -> View:
+    """As `look`; what the nodes are like is noted either way, for those who do not ask them themselves."""
+    node = get_node(chain["id"])
+    try:
+        view = await look(chain, node)
+    except NodeUnavailable:
+        await record_nodes(chain["id"], await node.survey(), answered=False)
+        raise
+    await record_nodes(chain["id"], await node.survey(), answered=True)
+    return view
 
 
 async def _check_included(included: list[dict[str, Any]], view: View) -> tuple[set[str], int]:
