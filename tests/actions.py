@@ -117,7 +117,7 @@ async def register_points(cast: Cast, node: Anvil, signer_id: UUID, *, owner_add
         cast.alice.actor,
         ContractInput(
             name="Acme Points",
-            chain_id=CHAIN,
+            chain_id=node.chain_id,
             address=deploy(node, owner_address, deployment.calldata),
             abi=compiled.abi,
             allowed_functions=[MINT],

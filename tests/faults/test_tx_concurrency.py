@@ -8,12 +8,14 @@ import pytest
 from asyncpg.exceptions import UniqueViolationError
 
 from portal.actions.service import approve
+from portal.chain.service import register_chains
 from portal.db.engine import run_sql, transaction
 from portal.errors import PortalError
 from portal.transactions.controls.service import cancel
 from portal.transactions.jobs import run_lanes
 from portal.transactions.service import queue_approved
 from tests.actions import make_signer, register_points
+from tests.anvil import running_anvil
 from tests.faults.node_proxy import COUNT, SEND, Alter, Break, Late, NodeProxy, refuse
 from tests.faults.world import World, nodes_at
 
@@ -73,6 +75,26 @@ async def test_tx_17_a_signer_that_is_blocked_holds_up_no_other(geth: World) -> 
     assert (await geth.view(free)).status == "finalized"
     geth.node.fund(geth.signer)
     await geth.finish_ok(blocked)
+
+
+async def test_tx_17_a_chain_whose_node_is_down_holds_up_no_other_for_the_same_signer(world: World) -> None:
+    stage = world.play.stage
+    with running_anvil(chain_id=31338) as second, nodes_at(world.proxy.url, other_chain=second):
+        await register_chains()
+        contract_id = await register_points(stage.cast, second, stage.signer_id, owner_address=world.signer)
+        second.rpc("evm_setAutomine", False)
+        blocked = await world.play.approved_mint()
+        free = await world.play.approved_mint(contract_id=contract_id)
+        world.proxy.always("*", Break(503))
+        await world.work()
+        assert [(await world.view(each)).status for each in (blocked, free)] == ["queued", "broadcast"]
+        assert [(await world.view(each)).chain_id for each in (blocked, free)] == [31337, 31338]
+        second.mine(70)
+        await world.work(2)
+        done = await world.view(free)
+        assert (done.status, done.outcome, done.nonce) == ("finalized", "ok", 1)
+        assert (await world.view(blocked)).held
+        await world.finish_ok(blocked)
 
 
 async def test_tx_18_what_is_beyond_the_limit_in_flight_waits_without_a_complaint(world: World) -> None:

@@ -231,16 +231,17 @@ RETIRED: list[Node] = []
 
 
 @contextmanager
-def nodes_at(*urls: str) -> Iterator[None]:
-    """The settings of this process name these nodes of the chain, in this order."""
+def nodes_at(*urls: str, other_chain: Anvil | None = None) -> Iterator[None]:
+    """The settings of this process name these nodes of the chain, in this order, and the node of another chain."""
+    named = [f"{CHAIN}={url}" for url in urls] + ([other_chain.rpc_urls] if other_chain else [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PORTAL_CHAIN_RPC_URLS", ",".join(f"{CHAIN}={url}" for url in urls))
+        patch.setenv("PORTAL_CHAIN_RPC_URLS", ",".join(named))
         get_settings.cache_clear()
         get_node.cache_clear()
         try:
             yield
         finally:
-            RETIRED.append(get_node(CHAIN))
+            RETIRED.extend(map(get_node, get_settings().rpc_urls))
             patch.undo()
             get_settings.cache_clear()
             get_node.cache_clear()
