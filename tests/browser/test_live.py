@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, BrowserContext, Page, Route, expect
 
 from tests.browser.stack import Stack
 from tests.browser.test_whole_way import Member
@@ -66,14 +66,17 @@ async def wire(stack: Stack) -> AsyncIterator[tuple[Wire, str]]:
 @asynccontextmanager
 async def opened(browser: Browser, state: dict[str, Any], base_url: str, path: str) -> AsyncIterator[Page]:
     """The page, once its stream is open."""
-    context = await browser.new_context(base_url=base_url, storage_state=state)
+    async with await browser.new_context(base_url=base_url, storage_state=state) as context:
+        yield await open_page(context, path)
+
+
+async def open_page(context: BrowserContext, path: str) -> Page:
     page = await context.new_page()
     async with page.expect_response(re.compile("/live")) as stream:
         await page.goto(path)
     assert (await stream.value).status == 200
     await page.wait_for_timeout(200)
-    yield page
-    await context.close()
+    return page
 
 
 def history(stack: Stack) -> str:
@@ -106,6 +109,20 @@ async def test_a_new_signal_is_announced_and_shown_where_it_is_asked_for(
         await expect(page.locator("#new-signals")).to_be_empty()
         await deliver(stack, {"n": 3}, "live")
         await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=SOON_MS)
+
+
+async def test_a_page_is_live_however_late_a_part_of_its_scripts_comes(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    async def late(route: Route) -> None:
+        await asyncio.sleep(0.5)
+        await route.continue_()
+
+    async with await browser.new_context(base_url=stack.base_url, storage_state=member) as context:
+        await context.route(re.compile("hx-sse"), late)
+        await open_page(context, history(stack))
 
 
 async def test_what_happened_while_the_connection_was_cut_is_shown(
