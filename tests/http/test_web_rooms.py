@@ -476,12 +476,13 @@ async def test_a_contract_is_registered_by_its_address(reader: Reader, stage: St
     assert "mint(to: address, amount: uint256)" in page
     abi = [{"type": "function", "name": "mint", "stateMutability": "nonpayable", "outputs": []}]
     abi[0]["inputs"] = [{"name": "to", "type": "address"}, {"name": "amount", "type": "uint256"}]
+    abi.append({**abi[0], "name": "lock", "inputs": []})
     form = {
         "name": "Second",
         "chain_id": "31337",
         "address": stage.signer_address,
         "abi": json.dumps({"abi": abi}),
-        "allowed_functions": "mint(address, uint256)\n",
+        "allowed_functions": "mint(address, uint256)\r\nlock()\r\n",  # lines end as browsers send them
         "signer_id": str(stage.signer_id),
     }
     for field, value in {

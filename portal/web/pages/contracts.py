@@ -115,7 +115,7 @@ def _registration(values: dict[str, str]) -> ContractInput:
         address=values.get("address", ""),
         abi=_abi(values.get("abi", "")),
         allowed_functions=[
-            line.replace(" ", "") for line in values.get("allowed_functions", "").split("\n") if line.strip()
+            line.replace(" ", "") for line in values.get("allowed_functions", "").splitlines() if line.strip()
         ],
         signer_id=_id(values, "signer_id", "Choose a signer."),
         symbol=values.get("symbol") or None,
