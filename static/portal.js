@@ -10,6 +10,8 @@
   const units = [[31536000, "year"], [2592000, "month"], [86400, "day"], [3600, "hour"], [60, "minute"]];
   const absolute = new Intl.DateTimeFormat(undefined, { dateStyle: "long", timeStyle: "long" });
   const hours = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short" });
+  const moment = (at) => at.toDateString() === new Date().toDateString() ? hours.format(at) : `${day.format(at)} ${hours.format(at)}`;
   function relative(at) {
     const elapsed = (Date.now() - at) / 1000;
     // What is almost 7 days ahead is in 7 days.
@@ -27,7 +29,7 @@
     for (const time of all("time[data-relative], time[data-clock], time[data-absolute]", scope)) {
       const at = new Date(time.dateTime);
       time.title = absolute.format(at);
-      const text = time.hasAttribute("data-clock") ? hours.format(at) : time.hasAttribute("data-absolute") ? time.title : relative(at);
+      const text = time.hasAttribute("data-clock") ? moment(at) : time.hasAttribute("data-absolute") ? time.title : relative(at);
       if (time.textContent !== text) time.textContent = text;
     }
   }
@@ -40,6 +42,10 @@
     address.searchParams.delete("done");
     history.replaceState(history.state, "", address);
   }
+
+  // What this page made is not made again by reloading it.
+  const settled = document.querySelector("[data-settled]");
+  if (settled) history.replaceState(history.state, "", settled.dataset.settled);
 
   // Focus goes where the change is.
   const focusChange = (scope) => {
@@ -59,9 +65,9 @@
   document.addEventListener("htmx:after:swap", (event) => {
     showTimes();
     if (event.detail?.ctx?.request?.method?.toUpperCase() === "POST") {
-      const change = document.querySelector("#flash .alert, [data-focus]");
+      const change = document.querySelector("#flash .alert, [data-focus]") ?? document.getElementById(typing);
       if (!change) return;
-      if (!change.matches("input")) change.tabIndex = -1;
+      if (!change.matches("input, select, textarea, button")) change.tabIndex = -1;
       return change.focus();
     }
     // Who asks for the new rows is at the first of them.

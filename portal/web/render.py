@@ -70,10 +70,11 @@ def moment_element(moment: datetime | str) -> Markup:
 
 
 def clock_element(moment: datetime | str) -> Markup:
-    """The time of day as text, the whole moment on hover: for timelines."""
+    """The time of day as text, with the day if that is not today, the whole moment on hover: for timelines."""
     at = (datetime.fromisoformat(moment) if isinstance(moment, str) else moment).astimezone(UTC)
+    form = "%H:%M:%S" if at.date() == clock.now().date() else "%-d %b %H:%M:%S"
     return Markup('<time datetime="{}" title="{}" data-clock>{}</time>').format(
-        at.isoformat(timespec="milliseconds"), at.strftime("%-d %B %Y, %H:%M:%S UTC"), at.strftime("%H:%M:%S")
+        at.isoformat(timespec="milliseconds"), at.strftime("%-d %B %Y, %H:%M:%S UTC"), at.strftime(form)
     )
 
 

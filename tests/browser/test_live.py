@@ -207,6 +207,24 @@ async def test_an_export_is_followed_to_its_file(
         assert (await download.value).suggested_filename.endswith(".ndjson")
 
 
+async def test_a_secret_that_was_shown_is_not_made_again_by_reloading(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    webhooks = f"/orgs/{stack.example['organization']['slug']}/webhooks"
+    async with opened(browser, member, stack.base_url, f"{webhooks}/new") as page:
+        await page.get_by_label("Name", exact=True).fill("Once only")
+        await page.get_by_label("Address").fill("https://once.example.invalid/hook")
+        await page.get_by_role("button", name="Make the webhook").click()
+        await expect(page.get_by_text("it is shown only this once")).to_be_visible()
+        await page.reload()
+        await expect(page.get_by_role("heading", level=1)).to_contain_text("Once only")
+        await expect(page.get_by_text("it is shown only this once")).to_have_count(0)
+    made = await asyncio.to_thread(stack.api, "webhooks")
+    assert [each["name"] for each in made["items"]].count("Once only") == 1
+
+
 async def test_a_wrong_place_of_a_body_is_gone_to(
     stack: Stack,
     browser: Browser,

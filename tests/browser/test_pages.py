@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, expect
 
 from tests.browser.stack import ROOT, Stack
 
@@ -41,6 +41,7 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
         "end-users": stack.api("end-users")["items"][0]["id"],
         "transactions": stack.api("transactions")["items"][0]["id"],
         "lanes": stack.api("lanes")["items"][0]["id"],
+        "signers": stack.example["signer"]["id"],
     }
     lists = ["signals", "actions", "transactions", "lanes", "pauses", "sources", "rules", "policies", "contracts"]
     lists += ["signers", "chains"]
@@ -53,10 +54,14 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
     }
     pages |= {name: f"{desk}/{name}" for name in lists}
     pages |= {f"{name}-detail": f"{desk}/{name}/{id}" for name, id in ids.items()}
-    pages |= {f"{name}-new": f"{desk}/{name}/new" for name in ("sources", "rules", "actions", "policies", "contracts")}
+    pages |= {
+        f"{name}-new": f"{desk}/{name}/new"
+        for name in ("sources", "rules", "actions", "policies", "contracts", "signers")
+    }
     pages |= {f"contracts-{name}": f"{desk}/contracts/{name}" for name in ("deploy", "deploy-own")}
     pages |= {f"signals-{name}": f"{desk}/signals/{name}" for name in ("refused", "exports", "replays", "rechecks")}
     pages |= {f"signals-{name}-new": f"{desk}/signals/{name}/new" for name in ("exports", "replays", "rechecks")}
+    pages |= {"signers-groups": f"{desk}/signers/groups", "signers-runway": f"{desk}/signers/{ids['signers']}/runway"}
     pages |= {"signals-retention": f"{desk}/signals/retention", **signals_in_trouble(stack, desk)}
     return pages | webhook_that_fails(stack, desk)
 
@@ -165,4 +170,18 @@ async def test_a_page_that_is_not_there_says_so_kindly(stack: Stack, browser: Br
     assert answer.status == 404
     assert re.search(r"[0-9a-f]{32}", await page.inner_text("body")), "the correlation id helps whoever is asked"
     await page.screenshot(path=PICTURES / "light" / "not-found.png")
+    await context.close()
+
+
+async def test_a_form_that_changes_keeps_the_readers_place(
+    stack: Stack, browser: Browser, member: dict[str, Any]
+) -> None:
+    context = await browser.new_context(base_url=stack.base_url, storage_state=member)
+    page = await context.new_page()
+    await page.goto(f"/orgs/{stack.example['organization']['slug']}/actions/new")
+    function = page.get_by_label("Function")
+    await function.focus()
+    await function.select_option(label="set_minter(minter: address, status: bool)")
+    await expect(page.get_by_label("minter", exact=True)).to_be_visible()
+    await expect(function).to_be_focused()
     await context.close()
