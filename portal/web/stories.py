@@ -11,6 +11,8 @@ from portal.transactions.schemas import TransactionView
 from portal.web.states import action_state
 
 UNTOLD = ("rule.", "session.", "source.")
+UNSIGNED = ("action.approved",)
+"""What follows from what is told just before, with whose deed it was."""
 STAGES = (
     ("proposed", "Proposed", "Being proposed"),
     ("approved", "Approved", "Waits for approval"),
@@ -64,6 +66,7 @@ SENTENCES: dict[str, tuple[str, str, str]] = {
     "action.simulated": ("A node tried the call without carrying it out", "flask", "calm"),
     "action.approval_given": ("Approved by", "check", "good"),
     "action.approved": ("Enough people approved: it may run", "circle-check", "good"),
+    "action.approved.by_policy": ("Its policy “{policy}” asks nobody: it may run", "circle-check", "good"),
     "action.rejected": ("Rejected: {reason}", "x", "bad"),
     "action.cancelled": ("Cancelled: {reason}", "ban", "calm"),
     "action.expired": ("Nobody decided in time, so it expired", "clock-off", "calm"),
@@ -78,8 +81,8 @@ SENTENCES: dict[str, tuple[str, str, str]] = {
     "transaction.gap_filled": ("One that does nothing fills the gap before it, nonce {nonce}", "stack-2", "calm"),
     "transaction.cancelled": ("Cancelled before anything was signed", "ban", "calm"),
     "transaction.expired": ("Its time ran out before anything was signed", "clock-off", "calm"),
-    "transaction.hurry_requested": ("To be sped up, says", "bolt", "calm"),
-    "transaction.cancel_requested": ("To be cancelled, says", "ban", "calm"),
+    "transaction.hurry_requested": ("Higher fees were asked for by", "bolt", "calm"),
+    "transaction.cancel_requested": ("Its cancellation was asked for by", "ban", "calm"),
     "transaction.mined": ("Included in block {block_number}", "box", "good"),
     "transaction.mined.reverted": (
         "Included in block {block_number}, but the contract refused: {reason}",
@@ -119,10 +122,11 @@ def tell(entries: list[AuditEntryView]) -> list[Told]:
 
 def _told(entry: AuditEntryView) -> Told:
     fallback = (entry.kind.replace(".", " ").replace("_", " ").capitalize(), "point", "calm")
-    special = f"{entry.kind}.{entry.detail.get('outcome')}" if entry.kind == "transaction.mined" else entry.kind
+    special = f"{entry.kind}.{'by_policy' if 'policy' in entry.detail else entry.detail.get('outcome')}"
     sentence, icon, tone = SENTENCES.get(special) or SENTENCES.get(entry.kind, fallback)
     text = sentence.format_map(_Blanks(entry.detail))
-    who = entry.actor_label if entry.actor_kind in ("member", "api_key", "command") else ""
+    known = entry.actor_kind in ("member", "api_key", "command") and entry.kind not in UNSIGNED
+    who = entry.actor_label if known and text.endswith(" by") else f"· {entry.actor_label}" if known else ""
     return Told(at=entry.at, text=text, icon=icon, tone=tone, who=who)
 
 

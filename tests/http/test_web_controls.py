@@ -99,7 +99,10 @@ async def test_a_transaction_is_sped_up_and_cancelled_from_its_page(reader: Read
     assert (await reader.post(f"{path}/speed-up")).headers["location"] == f"{path}?done=speed_up_requested"
     assert f'action="{path}/speed-up"' not in (await reader.get(path)).text
     assert (await reader.post(f"{path}/cancel")).headers["location"] == f"{path}?done=cancellation_requested"
-    assert "It was cancelled" in text_of(await reader.get(path))
+    told = text_of(await reader.get(path))
+    assert "It was cancelled" in told
+    assert "Higher fees were asked for by oscar@example.org" in told
+    assert "Its cancellation was asked for by oscar@example.org" in told
     twice = await reader.post(f"{path}/cancel")
     assert twice.status_code == 409
     assert "It was cancelled already" in text_of(twice)
@@ -124,6 +127,8 @@ async def test_a_lane_shows_each_nonce_with_its_attempts_and_what_it_waits_for(r
     for words in ("Treasury on Local chain", "1 of 16", "Mint 0.000000000000000001 PTS to Ada Park", "gwei"):
         assert words in text_of(lane)
     assert f'href="{HOME}/transactions/{sent.id}"' in lane.text
+    assert f'href="{path}">Its lane' in (await reader.get(f"{HOME}/transactions/{sent.id}")).text
+    assert f'href="{HOME}/transactions/{sent.id}"' in (await reader.get(f"{HOME}/actions/{sent.action_id}")).text
 
 
 async def test_a_lane_that_does_not_move_is_said_on_every_page(reader: Reader, play: Play) -> None:

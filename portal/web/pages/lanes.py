@@ -53,7 +53,7 @@ async def show_lane(
 
 
 def _state(transaction: TransactionView) -> str:
-    return action_state("approved", transaction.status, transaction.outcome)
+    return action_state("approved", transaction.status, transaction.outcome, transaction.closing_reason)
 
 
 handlers = [show_lanes, show_lane]

@@ -12,6 +12,7 @@ from portal.audit import queries as audit
 from portal.chain import queries as chain
 from portal.errors import PortalError
 from portal.transactions import queries as transactions
+from portal.transactions.lanes import queries as lanes
 from portal.transactions.schemas import TransactionView
 from portal.web import stories
 from portal.web.asking import AtDesk
@@ -75,6 +76,7 @@ async def transaction_page(
     entries = await audit.list_entries(
         organization, subject_kind="transaction", subject_id=str(transaction_id), limit=200
     )
+    lane = await lanes.list_lanes(organization, chain_id=transaction.chain_id, signer_id=transaction.signer_id, limit=1)
     context: dict[str, Any] = {
         "transaction": transaction,
         "action": action,
@@ -84,6 +86,7 @@ async def transaction_page(
         "waiting": stories.waiting(action, transaction),
         "story": stories.tell(entries.items[::-1]),
         "signer": await chain.get_signer(organization, transaction.signer_id),
+        "lane": next(iter(lane.items), None),
         "error": error,
         "path": desk.url(f"transactions/{transaction_id}"),
     }
