@@ -21,9 +21,10 @@ from portal.transactions import queries as transactions
 from portal.transactions.schemas import TransactionView
 from portal.web import stories
 from portal.web.asking import AtDesk
+from portal.web.choices import approvers_of
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
-from portal.web.render import AnyRequest, fragment, see_other
+from portal.web.render import AnyRequest, count, fragment, see_other
 from portal.web.states import STATES
 from portal.web.terms import cost_terms, span
 
@@ -145,6 +146,7 @@ async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
         "why_not": _why_not(desk, action),
         "may_simulate": desk.may("actions:propose") or desk.may("actions:approve"),
         "can_decide": not _why_not(desk, action),
+        "too_few": await _too_few(desk.actor.organization_id, action),
         "can_cancel": action.status == "proposed"
         and (desk.may("actions:cancel") or action.proposed_by_member_id == desk.actor.id),
         "rejecting": None,
@@ -225,10 +227,22 @@ def _why_not(desk: Desk, action: ActionView) -> str:
     if not desk.may("actions:approve"):
         return "Your role can look at actions, but not decide about them."
     if action.proposed_by_member_id == desk.actor.id:
+        if not action.approvals_required:
+            return "Nobody has to approve it. It runs by itself once its simulation succeeds."
         return "You proposed it, so somebody else has to approve it."
     if any(decision.member_id == desk.actor.id for decision in action.approvals):
         return "Your decision is recorded. Others decide now."
     return ""
+
+
+async def _too_few(organization: UUID, action: ActionView) -> str | None:
+    """Who is left to approve an open action, in words, if those are fewer than it needs."""
+    missing = action.approvals_required - action.approvals_given
+    if action.status != "proposed" or missing <= 0:
+        return None
+    spent = {action.proposed_by_member_id, *(each.member_id for each in action.approvals if each.counts)}
+    left = len(await approvers_of(organization) - spent)
+    return None if left >= missing else f"only {count(left, 'member')}" if left else "nobody else"
 
 
 handlers = [

@@ -7,14 +7,14 @@ import msgspec
 from litestar import Response, get, post
 from litestar.params import FromPath, FromQuery
 
-from portal.accounts import queries as accounts
-from portal.accounts.permissions import GRANTS, Permission
+from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
 from portal.actions import service
 from portal.actions.effects import WEI_DECIMALS, parse_units, units
 from portal.actions.schemas import PolicyInput
 from portal.errors import FieldError, InputInvalid, PortalError
 from portal.web.asking import AtDesk
+from portal.web.choices import approvers_of
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values, to_input
 from portal.web.render import AnyRequest, see_other
@@ -100,7 +100,7 @@ async def _form_page(
         values=known | caps | values,
         open_for=_choices(known["expires_after_seconds"]),
         within=_choices(known["execute_within_seconds"]),
-        approvers=await _count_approvers(organization),
+        approvers=len(await approvers_of(organization)),
         may_write=desk.may("policies:write"),
         error=error and _at_our_fields(error),
     )
@@ -131,12 +131,6 @@ def _in_currency(wei: str | None) -> str:
 def _choices(seconds: int) -> list[tuple[int, str]]:
     known = DEADLINES if seconds in DEADLINES else DEADLINES | {seconds: f"{seconds:,} seconds"}
     return sorted(known.items())
-
-
-async def _count_approvers(organization_id: UUID) -> int:
-    """Members of the newest 200 who may approve now: a policy that asks for more can never be met."""
-    members = (await accounts.list_members(organization_id, limit=200)).items
-    return sum(1 for each in members if not each.disabled_at and Permission.ACTIONS_APPROVE in GRANTS[each.role])
 
 
 handlers = [show_policies, show_new_policy, create_policy, show_policy, change_policy]
