@@ -198,6 +198,7 @@ async def test_states_are_filters_with_counts_and_those_without_any_are_left_out
     assert "Held up 1" in text_of(await reader.get(f"{HOME}/transactions"))
     held = await reader.get(f"{HOME}/transactions?status=held")
     assert held.text.count("data-row") == 1
+    assert f'hx-get="{HOME}/transactions?status=held" hx-trigger="live:transaction' in held.text
     asked_for = text_of(await reader.get(f"{HOME}/transactions?status=displaced"))
     assert "Displaced 0" in asked_for
     assert "None in this state" in asked_for
