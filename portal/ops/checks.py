@@ -172,10 +172,10 @@ async def check_sealing() -> list[Check]:
     if len(sealed) > 1:
         state, message = (
             State.DEGRADED,
-            f"Are being encrypted anew: {counts}. Keep PORTAL_SIGNER_KEY_PREVIOUS.",
+            f"They are being encrypted anew: {counts}. Keep PORTAL_SIGNER_KEY_PREVIOUS.",
         )
     elif sealed:
-        state, message = State.OK, f"Are all encrypted with the sealing key {next(iter(sealed))}; no other is needed."
+        state, message = State.OK, f"All are encrypted with the sealing key {next(iter(sealed))}; no other is needed."
     else:
         state, message = State.OK, "There are none yet."
     return [Check(name="sealing of keys", state=state, message=message, values={"keys_by_sealing_key": sealed})]
@@ -194,7 +194,7 @@ def _chain_check(chain: dict[str, Any]) -> Check:
     }
     said = troubles_of(endpoints)
     if chain["paused_at"]:
-        state, message = State.DEGRADED, "Is paused: nothing is sent."
+        state, message = State.DEGRADED, "It is paused: nothing is sent."
     elif age is None:
         state, message = State.DEGRADED, " ".join(["No block has been seen yet.", *said])
     elif unwatched is not None and unwatched > WATCH_OVERDUE_SECONDS:
@@ -204,7 +204,7 @@ def _chain_check(chain: dict[str, Any]) -> Check:
         state, message = State.FAILED, " ".join([f"It has made no block for {in_words(age)}.", *said])
     else:
         state = State.DEGRADED if said else State.OK
-        message = " ".join([f"Block {chain['head_number']}, {age:.0f} seconds ago.", *said])
+        message = " ".join([f"Block {chain['head_number']:,}, {age:.0f} seconds ago.", *said])
     return Check(name=f"chain {chain['id']}", state=state, message=message, values=values)
 
 

@@ -12,10 +12,10 @@ import pytest_asyncio
 from portal import clock
 from portal.actions.queries import get_action
 from portal.actions.schemas import ActionInput, BatchedCall
-from portal.actions.service import propose
+from portal.actions.service import propose, simulate
 from portal.db.engine import run_sql
 from tests.actions import ADA, CHAIN, MINT, Stage, make_signer, make_stage, register_points, settings_chain
-from tests.http.test_web_pages import Reader, text_of
+from tests.http.test_web_pages import Reader, live_address, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
 from tests.till import NOTE, PAY, SHARE, compiled, make_till
@@ -49,6 +49,36 @@ async def test_an_approver_sees_who_gains_before_anything_happens(reader: Reader
     assert "Ada Park gets 50 PTS 0" in card
     assert "1 event Transfer of Acme Points" in card
     assert "Ada Park gets 50 PTS" in text_of(await reader.get(f"{HOME}/inbox"))
+
+
+async def test_an_open_page_asks_soon_for_a_simulation_that_is_awaited(reader: Reader, stage: Stage) -> None:
+    action = await stage.propose_unsimulated()
+    await reader.sign_in(stage.cast.bob)
+    page = await reader.get(f"{HOME}/actions/{action.id}")
+    assert "Not simulated yet" in text_of(page)
+    assert "every 2s" in page.text
+    await simulate([action.id])
+    moved = await reader.get(live_address(page), **{"HX-Request": "true"})
+    assert moved.headers["hx-retarget"] == "#action"
+    assert "Simulated: it would succeed" in text_of(moved)
+    assert "every 2s" not in moved.text
+
+
+async def test_a_chain_without_a_new_block_is_said_on_the_overview(reader: Reader, stage: Stage) -> None:
+    await reader.sign_in(stage.cast.alice)
+    await run_sql("UPDATE chain SET head_at = {} WHERE id = {}", clock.now() - timedelta(minutes=1), CHAIN)
+    assert "No block of" not in text_of(await reader.get(f"{HOME}/overview"))
+    await run_sql("UPDATE chain SET head_at = {} WHERE id = {}", clock.now() - timedelta(minutes=5), CHAIN)
+    assert "No block of Local chain has come for 5 minutes" in text_of(await reader.get(f"{HOME}/overview"))
+
+
+async def test_an_action_that_too_few_can_approve_says_so(reader: Reader, stage: Stage) -> None:
+    by_operator, by_approver = await stage.propose_mint(), await stage.propose_mint(stage.cast.alice)
+    await reader.sign_in(stage.cast.bob)
+    enough = text_of(await reader.get(f"{HOME}/actions/{by_operator.id}"))
+    short = text_of(await reader.get(f"{HOME}/actions/{by_approver.id}"))
+    assert "It cannot be approved as it is" not in enough
+    assert "It needs 2 more approvals, and only 1 member may give one." in short
 
 
 async def test_an_old_simulation_says_so_and_is_run_again(reader: Reader, stage: Stage) -> None:

@@ -13,6 +13,7 @@ from portal import clock
 from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
 from portal.chain import queries as chain
+from portal.ops.checks import HEAD_OVERDUE_SECONDS
 from portal.rules import queries as rules
 from portal.signals import queries as signals
 from portal.signals.health.judgement import in_words
@@ -54,6 +55,7 @@ async def show_overview(request: AnyRequest, desk: AtDesk) -> Response[str]:
         volume=_volume(hours),
         sources=[_source(each, each.id in quiet) for each in sources],
         problems=[
+            *await _silent_chains(desk),
             *await _stuck(desk),
             *_low(desk, runways),
             *_quiet(desk, sources, quiet),
@@ -205,6 +207,23 @@ def _quiet(desk: Desk, sources: list[SourceView], quiet: dict[UUID, datetime]) -
                 }
             )
     return found
+
+
+async def _silent_chains(desk: Desk) -> list[dict[str, Any]]:
+    """The chains from which no block has come for too long, in words."""
+    heads = [(each, each.head_at) for each in await chain.list_chains() if each.head_at and not each.paused_at]
+    ages = [(each, (clock.now() - head_at).total_seconds()) for each, head_at in heads]
+    return [
+        {
+            "title": f"No block of {each.name} has come for {roughly(age)}",
+            "advice": "Nothing is sent or confirmed there until its node answers again; nothing is lost meanwhile.",
+            "href": desk.url("chains"),
+            "icon": "link-off",
+            "tone": "bad",
+        }
+        for each, age in ages
+        if age > HEAD_OVERDUE_SECONDS
+    ]
 
 
 async def _stuck(desk: Desk) -> list[dict[str, Any]]:
