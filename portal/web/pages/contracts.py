@@ -13,6 +13,8 @@ from portal.actions import service
 from portal.actions.schemas import ContractInput, DeploymentInput
 from portal.chain import queries as chain
 from portal.errors import FieldError, InputInvalid, PortalError
+from portal.transactions import queries as transactions
+from portal.web import stories
 from portal.web.asking import AtDesk
 from portal.web.choices import policy_choices
 from portal.web.desk import Desk, desk_page
@@ -80,6 +82,8 @@ async def register_contract(request: AnyRequest, desk: AtDesk) -> Response[Any]:
 async def show_contract(request: AnyRequest, desk: AtDesk, contract_id: FromPath[UUID]) -> Response[str]:
     organization = desk.actor.organization_id
     contract = await chain.get_contract(organization, contract_id)
+    newest = (await actions.list_actions(organization, contract_id=contract_id, limit=10)).items
+    sent = await transactions.find_transactions_of_actions(organization, [action.id for action in newest])
     return desk_page(
         request,
         desk,
@@ -88,7 +92,7 @@ async def show_contract(request: AnyRequest, desk: AtDesk, contract_id: FromPath
         contract=contract,
         kind={name: label for name, label, _ in TEMPLATES}.get(contract.template or ""),
         signer=await chain.get_signer(organization, contract.signer_id),
-        actions=(await actions.list_actions(organization, contract_id=contract_id, limit=10)).items,
+        rows=[{"action": each, "state": stories.current_state(each, sent.get(each.id))} for each in newest],
     )
 
 
