@@ -3,6 +3,7 @@
 What `encode_call` and `decode_call` return as `arguments` holds values in the canonical form of `chain.values`.
 """
 
+import math
 import re
 from functools import cache
 from typing import Any, cast
@@ -15,7 +16,16 @@ from eth_typing import ABIElement
 from eth_utils.abi import abi_to_signature, collapse_if_tuple, function_signature_to_4byte_selector
 
 from portal.chain.schemas import FunctionView, Parameter
-from portal.chain.values import HEX, component_names, convert, escape, example_of, printable, to_json
+from portal.chain.values import (
+    HEX,
+    MAX_ELEMENTS,
+    component_names,
+    convert,
+    escape,
+    example_of,
+    printable,
+    to_json,
+)
 from portal.errors import FieldError, InputInvalid
 
 Abi = list[dict[str, Any]]
@@ -24,9 +34,16 @@ RECEIVE = "receive()"
 PLAIN_ADDRESS: Abi = [{"type": "receive", "stateMutability": "payable"}]
 """The ABI of an address that can be sent native currency, and nothing else."""
 MAX_CALLDATA_BYTES = 100_000  # nodes refuse a transaction above 128 KiB
+MAX_TYPE = 200
+MAX_NESTING = 16
+"""Tuples and arrays within each other: far beyond what compilers write, far below what Python recurses."""
+MAX_VALUES = 65_536
+"""Of all functions and errors of an ABI together: each has examples that people are shown."""
 MAX_REASON = 4096
 ERROR_STRING = bytes.fromhex("08c379a0")
 PANIC = bytes.fromhex("4e487b71")
+NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*")
+"""Of functions and errors, in Solidity as in Vyper: what follows it in a signature is always a parenthesis."""
 PANICS = {
     0x00: "a compiler-inserted panic",
     0x01: "an assertion failed",
@@ -80,6 +97,8 @@ def parse_abi(value: Any) -> Abi:
     """`value` as an ABI. Raises `InputInvalid` at `/abi/...` for anything else, and for types we cannot encode."""
     if not isinstance(value, list) or not value:
         raise InputInvalid.at("/abi", "The ABI must be a JSON array of functions, events and errors.")
+    named: dict[bytes, str] = {}
+    values = 0
     for position, element in enumerate(value):
         path = f"/abi/{position}"
         if not isinstance(element, dict) or not isinstance(element.get("type"), str):
@@ -87,32 +106,58 @@ def parse_abi(value: Any) -> Abi:
         kind = element["type"]
         if kind in ("function", "error") and not isinstance(element.get("name"), str):
             raise InputInvalid.at(path, f"This {kind} has no name.")
+        if kind in ("function", "error") and not NAME.fullmatch(element["name"]):
+            raise InputInvalid.at(path, f"The name of this {kind} is not one that a contract can have.")
         if kind == "receive" and element.get("inputs"):
             raise InputInvalid.at(path, "What receives a plain transfer has no inputs.")
         if kind in ("function", "constructor", "error"):
-            check_components(element.get("inputs", [] if kind == "constructor" else None), f"{path}/inputs")
+            values += check_components(element.get("inputs", [] if kind == "constructor" else None), f"{path}/inputs")
+        if values > MAX_VALUES:
+            raise InputInvalid.at("/abi", f"The functions of this ABI take more than {MAX_VALUES:,} values.")
+        if kind == "function":
+            function = signature(element)
+            other = named.setdefault(function_signature_to_4byte_selector(function), function)
+            if other != function:  # the bytes of a call would not say which of the two it is
+                raise InputInvalid.at(path, f"{function} and {other} have the same selector; no contract has both.")
     return value
 
 
-def check_components(components: Any, path: str) -> None:
-    """Raises `InputInvalid` below `path` for inputs that are none, or of a type that we cannot encode."""
+def check_components(components: Any, path: str, depth: int = 0) -> int:
+    """How many single values a call holds for these inputs at least.
+
+    Raises `InputInvalid` below `path` for inputs that are none, or of a type that we cannot encode.
+    """
     if not isinstance(components, list):
         raise InputInvalid.at(path, "The inputs must be an array.")
-    for position, component in enumerate(components):
-        here = f"{path}/{position}"
+    names: set[str] = set()
+    values = 0
+    for position, component in enumerate(components, start=1):
+        here = f"{path}/{position - 1}"
         if not isinstance(component, dict) or not isinstance(component.get("type"), str):
             raise InputInvalid.at(here, 'Each input is an object with a "name" and a "type".')
         if not isinstance(component.get("name", ""), str) or not isinstance(component.get("maxLength", 0), int):
             raise InputInvalid.at(here, "The name of an input must be a text, its maxLength an integer.")
-        base = component["type"].partition("[")[0]
-        if base == "tuple":
-            check_components(component.get("components"), f"{here}/components")
+        name = component.get("name") or f"argument{position}"
+        if name in names or not name.isprintable():
+            raise InputInvalid.at(here, "Each input needs a printable name of its own, or none.")
+        names.add(name)
+        if len(component["type"]) > MAX_TYPE:
+            raise InputInvalid.at(here, f"A type has at most {MAX_TYPE} characters.")
+        base, *sizes = component["type"].split("[")
+        inner = depth + len(sizes) + (base == "tuple")
+        if inner > MAX_NESTING:
+            raise InputInvalid.at(here, f"Arrays and tuples can be nested {MAX_NESTING} deep at most.")
+        parts = check_components(component.get("components"), f"{here}/components", inner) if base == "tuple" else 1
         try:
             parse(component["type"].replace("tuple", "uint256", 1)).validate()
         except (ABITypeError, ParseError):
             raise InputInvalid.at(here, f"{component['type']!r} is not a type of the ABI.") from None
         if base not in ("tuple", "address", "bool", "string") and not re.fullmatch(r"u?int\d+|bytes\d*", base):
             raise InputInvalid.at(here, f"Inputs of type {base} are not supported.")
+        values += max(1, parts) * math.prod(int(size.rstrip("]") or 1) for size in sizes)
+        if values > MAX_ELEMENTS:
+            raise InputInvalid.at(here, "These inputs hold more values than a transaction can.")
+    return values
 
 
 def signature(element: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Calls to bytes and back: what is not exactly right is refused with its place, the rest survives the round trip."""
 
+import json
 import re
 from typing import Any
 
@@ -285,12 +286,46 @@ def test_whatever_a_contract_says_is_one_bounded_line(text: str) -> None:
         (function_of("tuple"), "/abi/0/inputs/0/components"),
         ([{"type": "receive", "inputs": [{"name": "to", "type": "address"}]}], "/abi/0"),
         ([{"type": "function", "name": "f", "inputs": [{"name": 5, "type": "bool"}]}], "/abi/0/inputs/0"),
+        ([{"type": "function", "name": "mint(address)\n", "inputs": []}], "/abi/0"),
+        ([{"type": "function", "name": "f", "inputs": [{"name": "a\u202e", "type": "bool"}]}], "/abi/0/inputs/0"),
+        ([{"type": "function", "name": "f", "inputs": [{"name": "a", "type": "bool"}] * 2}], "/abi/0/inputs/1"),
     ],
 )
 def test_what_is_not_an_abi(value: Any, path: str) -> None:
     with pytest.raises(InputInvalid) as caught:
         parse_abi(value)
     assert caught.value.fields[0].path == path
+
+
+@pytest.mark.parametrize(
+    "abi",
+    [
+        function_of("uint256[100000][100000]"),  # its example alone would take the memory of the process
+        function_of(*["uint256[1000]"] * 5),
+        function_of("uint256" + "[]" * 17),
+        function_of("uint256[" + "9" * 5000 + "]"),
+        [{"type": "function", "name": "f", "inputs": [{"type": "tuple[9999]", "name": "x", "components": []}]}],
+        [{"type": "error", "name": f"e{place}", "inputs": [{"type": "uint256[4000]"}]} for place in range(17)],
+        json.loads(
+            '[{"type": "function", "name": "f", "inputs": '
+            + '[{"type": "tuple", "components": ' * 200
+            + "[]"
+            + "}]" * 200
+            + "}]"
+        ),
+    ],
+)
+def test_abis_that_are_too_much(abi: Any) -> None:
+    with pytest.raises(InputInvalid):
+        parse_abi(abi)
+
+
+def test_two_functions_that_the_bytes_of_a_call_could_not_tell_apart() -> None:
+    burn = {"type": "function", "name": "burn", "inputs": [{"type": "uint256", "name": "amount"}]}
+    other = {"type": "function", "name": "collate_propagate_storage", "inputs": [{"type": "bytes16", "name": "x"}]}
+    assert parse_abi([burn, burn]) == [burn, burn]
+    with pytest.raises(InputInvalid, match="same selector"):
+        parse_abi([burn, other])
 
 
 def test_a_plain_transfer_is_a_call_without_data() -> None:
