@@ -38,10 +38,13 @@ METADATA = frozenset(
     for text in (
         "169.254.169.254",  # AWS, Azure, Google Cloud and most others
         "169.254.170.2",  # AWS ECS
+        "169.254.170.23",  # AWS EKS
         "168.63.129.16",  # Azure, a public address
         "100.100.100.200",  # Alibaba Cloud
         "192.0.0.192",  # Oracle Cloud
         "fd00:ec2::254",  # AWS over IPv6
+        "fd00:ec2::23",  # AWS EKS over IPv6
+        "fd20:ce::254",  # Google Cloud over IPv6
     )
 )
 """Hands out a machine's credentials: never reached, whatever the operator allows."""
@@ -67,7 +70,7 @@ class RequestFailed(Exception):
 
 def refusal(address: Address, allowed: Sequence[Network]) -> str | None:
     """Why `address` is not connected to, continuing "... is"; None where it may be. Pure."""
-    if address in METADATA:
+    if address in METADATA or getattr(address, "ipv4_mapped", None) in METADATA:
         return "a cloud's metadata service"
     if any(address.version == network.version and address in network for network in allowed):
         return None
@@ -192,7 +195,7 @@ def retry_after(response: aiohttp.ClientResponse) -> int | None:
         return int(value[:9]) if int(value[:9]) < LONGEST_WAIT_SECONDS else LONGEST_WAIT_SECONDS
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     wait = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - clock.now()
     return max(0, min(int(wait.total_seconds()), LONGEST_WAIT_SECONDS))

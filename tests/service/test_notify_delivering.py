@@ -295,6 +295,18 @@ async def test_retry_after_is_honoured(cast: Cast, endpoint: Endpoint, in_words:
     assert len(endpoint.came) <= 2, "nothing is sent while the receiver rests"
 
 
+@pytest.mark.parametrize("value", ["1 Jan 2020 00:00:00 +999999999999999", "9" * 40, "tomorrow"])
+async def test_whatever_a_receiver_asks_for_counts_as_an_attempt(cast: Cast, endpoint: Endpoint, value: str) -> None:
+    webhook = await subscribe(cast.alice, endpoint.url)
+    endpoint.say = lambda _: Reply(503, {"Retry-After": value})
+    await happen(cast.organization_id, APPROVED, "one")
+    await deliver_events()
+    [delivery] = await webhook.deliveries()
+    assert (delivery.attempts, delivery.status_code) == (1, 503)
+    assert delivery.due_at
+    assert delivery.due_at < datetime.now(UTC) + timedelta(days=1, seconds=5)
+
+
 # Where it may go
 
 

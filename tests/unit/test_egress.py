@@ -83,6 +83,8 @@ def test_public_addresses_are_reached(address: str) -> None:
 def test_what_hands_out_credentials_is_reached_by_no_setting(address: ipaddress.IPv4Address) -> None:
     everything = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
     assert refusal(address, everything)
+    if address.version == 4:
+        assert refusal(ipaddress.ip_address(f"::ffff:{address}"), everything)
 
 
 @given(within("10.20.0.0/16"), within("10.21.0.0/16"))
