@@ -42,10 +42,12 @@ async def test_a_remote_key_is_named_only_to_who_administers(http: httpx.AsyncCl
     assert made.status_code == 201
     view = made.json()
     assert (view["kind"], view["status"], view["key_reference"]) == ("aws_kms", "pending", "alias/vault")
-    reader = await key_of(stage.cast.alice, "signers:read")
+    reader = await key_of(stage.cast.alice, "signers:read", "audit:read", "events:read")
     for answer in (
         await http.get(f"{API}/signers/{view['id']}", headers=reader),
         await http.get(f"{API}/signers", headers=reader),
+        await http.get(f"{API}/audit-entries", headers=reader),
+        await http.get(f"{API}/events", headers=reader),
     ):
         assert answer.status_code == 200
         assert "alias/vault" not in answer.text
