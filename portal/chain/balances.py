@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from portal.chain.results import NONSENSE, parse_number
+from portal.chain.results import NONSENSE, parse_count, parse_number
 from portal.chain.rpc import NodeUnavailable, get_node
 
 AT_ONCE = 50
@@ -30,8 +30,9 @@ async def read_accounts(chain_id: int, addresses: Sequence[str]) -> list[Account
         ]
         answers = await get_node(chain_id).ask(asked)
         try:
-            numbers = [parse_number(answer["result"]) for answer in answers]
+            balances = [parse_number(answer["result"]) for answer in answers[::2]]
+            counts = [parse_count(answer["result"]) for answer in answers[1::2]]
         except NONSENSE:
             raise NodeUnavailable(f"The node of chain {chain_id} does not say what its accounts hold.") from None
-        accounts += [Account(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
+        accounts += [Account(*pair) for pair in zip(balances, counts, strict=True)]
     return accounts

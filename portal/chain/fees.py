@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from portal.chain.results import Nonsense, Refused, parse_block, parse_number
+from portal.chain.results import Nonsense, Refused, parse_block, parse_price
 from portal.chain.send_answers import error_text
 from portal.chain.tables import FeeStyle
 
@@ -65,7 +65,7 @@ def asked_of_node(settings: FeeSettings) -> list[tuple[str, list[Any]]]:
 def read_fees(settings: FeeSettings, answers: Sequence[dict[str, Any]]) -> Fees:
     """What to offer, from the answers to `asked_of_node`. Raises `Refused` if they do not tell."""
     if settings.style is FeeStyle.LEGACY:
-        return legacy_fees(parse_number(_result(answers[0])), settings)
+        return legacy_fees(parse_price(_result(answers[0])), settings)
     return eip1559_fees(_read_market(*answers), settings)
 
 
@@ -89,7 +89,7 @@ def _read_market(history: dict[str, Any], suggested: dict[str, Any], head: dict[
     base_fee = parse_block(_result(head)).base_fee_wei
     if base_fee is None:
         raise Refused("has no base fee: transactions need EIP-1559, or the chain's `fee_style` must be legacy")
-    suggested_tip = parse_number(suggested["result"]) if "result" in suggested else None
+    suggested_tip = parse_price(suggested["result"]) if "result" in suggested else None
     if history.get("result") is not None:
         return Market(*_read_history(history["result"]), suggested_tip)
     if suggested_tip is None:
@@ -99,11 +99,11 @@ def _read_market(history: dict[str, Any], suggested: dict[str, Any], head: dict[
 
 def _read_history(result: Any) -> tuple[int, list[int]]:
     """The next block's base fee, which is the last one listed, and the tips of the blocks that were not empty."""
-    base_fees = [parse_number(fee) for fee in result["baseFeePerGas"]]
+    base_fees = [parse_price(fee) for fee in result["baseFeePerGas"]]
     if len(base_fees) != len(result["gasUsedRatio"]) + 1:
         raise Nonsense("lists other fees than blocks")
     tips = [
-        parse_number(rewards[0])
+        parse_price(rewards[0])
         for rewards, used in zip(result.get("reward") or [], result["gasUsedRatio"], strict=False)
         if used > 0
     ]

@@ -23,8 +23,13 @@ class Refused(Exception):
 NONSENSE = (KeyError, IndexError, TypeError, ValueError, AttributeError)
 """What the functions here raise for an answer that is not of its form."""
 QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
-LATEST_TIME = 2**37
-"""Within the years that Python counts."""
+HASH = re.compile(r"0x[0-9a-f]{64}")
+MOST_COUNTED = 2**63 - 1
+"""Blocks, nonces (EIP-2681) and gas never come near it, and PostgreSQL counts no further."""
+LAST_SECOND = 253_402_300_799
+"""The end of the year 9999: no clock of ours goes on."""
+MOST_PRICE_WEI = 2**96
+"""Of a unit of gas: one would cost more than there is of any currency."""
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -64,12 +69,29 @@ def parse_number(result: Any) -> int:
     return int(result, 16)
 
 
-def parse_count(result: Any, *, below: int = 2**63) -> int:
-    """A height, a nonce, an amount of gas: by default whatever the database can store."""
-    count = parse_number(result)
-    if count >= below:
-        raise ValueError("more than there can be")
-    return count
+def parse_count(result: Any) -> int:
+    """A number of blocks, nonces, logs or units of gas."""
+    return _at_most(MOST_COUNTED, result)
+
+
+def parse_price(result: Any) -> int:
+    """Wei per unit of gas."""
+    return _at_most(MOST_PRICE_WEI, result)
+
+
+def _at_most(most: int, result: Any) -> int:
+    number = parse_number(result)
+    if number > most:
+        raise ValueError("beyond what there can be")
+    return number
+
+
+def parse_hash(result: Any) -> str:
+    """32 bytes, in lower case."""
+    text: str = result.lower()
+    if not HASH.fullmatch(text):
+        raise ValueError("no hash")
+    return text
 
 
 def parse_bytes(result: Any) -> bytes:
@@ -77,16 +99,16 @@ def parse_bytes(result: Any) -> bytes:
 
 
 def parse_parent_hash(result: Any) -> str:
-    return str(result["parentHash"]).lower()
+    return parse_hash(result["parentHash"])
 
 
 def parse_block(result: Any) -> Block:
     base_fee = result.get("baseFeePerGas")
     return Block(
         number=parse_count(result["number"]),
-        hash=result["hash"].lower(),
-        timestamp=parse_count(result["timestamp"], below=LATEST_TIME),
-        base_fee_wei=None if base_fee is None else parse_number(base_fee),
+        hash=parse_hash(result["hash"]),
+        timestamp=_at_most(LAST_SECOND, result["timestamp"]),
+        base_fee_wei=None if base_fee is None else parse_price(base_fee),
     )
 
 
@@ -97,10 +119,10 @@ def parse_log(result: Any) -> Log:
         address=result["address"].lower(),
         topics=[parse_bytes(topic) for topic in result["topics"]],
         data=parse_bytes(result["data"]),
-        block_number=parse_number(result["blockNumber"]),
-        block_hash=result["blockHash"].lower(),
-        transaction_hash=result["transactionHash"].lower(),
-        index=parse_number(result["logIndex"]),
+        block_number=parse_count(result["blockNumber"]),
+        block_hash=parse_hash(result["blockHash"]),
+        transaction_hash=parse_hash(result["transactionHash"]),
+        index=parse_count(result["logIndex"]),
     )
 
 
@@ -108,11 +130,11 @@ def parse_receipt(result: Any) -> Receipt | None:
     if result["blockHash"] is None or result["blockNumber"] is None:  # a pending one, as some nodes give
         return None
     return Receipt(
-        hash=result["transactionHash"].lower(),
+        hash=parse_hash(result["transactionHash"]),
         block_number=parse_count(result["blockNumber"]),
-        block_hash=result["blockHash"].lower(),
+        block_hash=parse_hash(result["blockHash"]),
         ok=parse_number(result["status"]) == 1,
         gas_used=parse_count(result["gasUsed"]),
-        gas_price_wei=parse_number(result["effectiveGasPrice"]),
+        gas_price_wei=parse_price(result["effectiveGasPrice"]),
         contract_address=to_checksum_address(result["contractAddress"]) if result["contractAddress"] else None,
     )

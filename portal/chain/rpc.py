@@ -233,7 +233,7 @@ class Node:
             shape = _call_object(call)
             asked += [("eth_call", [shape, "latest"]), ("eth_estimateGas", [shape])]
         number, *answers = await self._pool.ask(asked)
-        block_number = _parse(parse_number, self._result(number), self.chain_id)
+        block_number = _parse(parse_count, self._result(number), self.chain_id)
         codes, outcomes = dict(zip(targets, answers, strict=False)), answers[len(targets) :]
         simulated: list[Simulation | NodeUnavailable] = []
         for (call, abi), called, estimated in zip(calls, outcomes[::2], outcomes[1::2], strict=True):
@@ -253,7 +253,7 @@ class Node:
             nothing = f"There is no contract at {call.to_address} on chain {self.chain_id}."
             return Simulation(False, None, block_number, nothing)
         return Simulation(
-            True, _parse(parse_number, estimated and estimated["result"], self.chain_id), block_number, None
+            True, _parse(parse_count, estimated and estimated["result"], self.chain_id), block_number, None
         )
 
     async def revert_reason(self, call: Call, block_number: int, *, abi: Abi | None = None) -> str | None:

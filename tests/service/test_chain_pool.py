@@ -40,7 +40,12 @@ class Scripted:
 
 
 def block(number: int, *, hash: str = "0xaa", timestamp: int = 1000) -> dict[str, str]:
-    return {"number": hex(number), "hash": hash, "timestamp": hex(timestamp), "baseFeePerGas": "0x1"}
+    return {
+        "number": hex(number),
+        "hash": "0x" + hash[2:].rjust(64, "0"),
+        "timestamp": hex(timestamp),
+        "baseFeePerGas": "0x1",
+    }
 
 
 class Blocks(Scripted):
@@ -401,7 +406,11 @@ async def test_other_final_blocks_are_reported_and_the_minority_is_asked_last() 
         with capture_logs() as logs:
             assert [each.state for each in await node.survey()] == ["disagrees", "disagrees"]
         [said] = [each for each in logs if each["event"] == "node.disagreement"]
-        assert (said["log_level"], said["block_number"], said["endpoint 1"]) == ("error", 60, "0xbb3c")
+        assert (said["log_level"], said["block_number"], said["endpoint 1"]) == (
+            "error",
+            60,
+            "0x" + "bb3c".rjust(64, "0"),
+        )
         assert await node.balance(OTHER) == 7, "of two nobody knows which one lies"
     async with pool_of(liar, Blocks(eth_getBalance="0x5"), Blocks()) as node:
         assert [each.state for each in await node.survey()] == ["disagrees", "ok", "ok"]

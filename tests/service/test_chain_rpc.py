@@ -403,12 +403,43 @@ async def test_receipts_that_prove_nothing() -> None:
     pending = RECEIPT | {"blockHash": None, "blockNumber": None}
     async with answering(results(eth_getTransactionReceipt=pending)) as url, node_of(url) as node:
         assert await node.receipts(asked) == [None]
-    odd = {"blockHash": "0x1", "blockNumber": "x"}
-    for broken in (RECEIPT | {"status": None}, {}, "0x1", odd, RECEIPT | {"gasUsed": hex(2**63)}):
+    for broken in (
+        *(RECEIPT | {"status": None}, {}, "0x1", {"blockHash": "0x1", "blockNumber": "x"}),
+        *(RECEIPT | {name: hex(2**63)} for name in ("blockNumber", "gasUsed")),
+        RECEIPT | {"effectiveGasPrice": hex(2**256 - 1)},
+        RECEIPT | {"blockHash": "0x" + "\0" * 64},
+    ):
         async with answering(results(eth_getTransactionReceipt=broken)) as url, node_of(url) as node:
             [unread] = await node.receipts(asked)
             assert isinstance(unread, NodeUnavailable)
             assert "makes no sense" in str(unread)
+
+
+@pytest.mark.parametrize("absurd", [{"number": hex(2**63)}, {"timestamp": hex(2**64)}, {"hash": "0x\0"}])
+async def test_a_head_that_nothing_could_store_is_asked_of_the_next_node(absurd: dict[str, str]) -> None:
+    block = {"number": "0x7", "hash": "0x" + "ab" * 32, "timestamp": "0x1", "baseFeePerGas": "0x64"}
+    lying, honest = answering(results(eth_getBlockByNumber=block | absurd)), results(eth_getBlockByNumber=block)
+    async with lying as first, answering(honest) as second, node_of(first, second) as node:
+        assert (await node.head()).number == 7
+
+
+async def test_gas_and_nonces_beyond_any_count_make_no_sense() -> None:
+    call = Call(SENDER, OTHER, b"")
+    answers = {"eth_blockNumber": "0x1", "eth_call": "0x", "eth_estimateGas": hex(2**63)}
+    async with answering(results(**answers, eth_getTransactionCount=hex(2**64))) as url, node_of(url) as node:
+        with pytest.raises(NodeUnavailable):
+            await node.simulate(call)
+        with pytest.raises(NodeUnavailable):
+            await node.transaction_count(SENDER)
+
+
+async def test_fees_beyond_all_money_are_not_offered() -> None:
+    block = {"number": "0x1", "hash": "0x" + "ab" * 32, "timestamp": "0x1", "baseFeePerGas": "0x64"}
+    history = {"baseFeePerGas": ["0x1", "0x1"], "gasUsedRatio": [0.5], "reward": [[hex(2**255)]]}
+    answers = {"eth_getBlockByNumber": block, "eth_feeHistory": history, "eth_maxPriorityFeePerGas": "0x1"}
+    async with answering(results(**answers)) as url, node_of(url) as node:
+        with pytest.raises(NodeUnavailable):
+            await node.fees(SETTINGS)
 
 
 async def test_a_node_that_names_another_hash_is_not_believed() -> None:
@@ -425,7 +456,7 @@ async def test_an_overloaded_node_is_not_a_revert() -> None:
 
 
 async def test_a_chain_without_finality_or_tips() -> None:
-    block = {"number": "0x1", "hash": "0xAB", "timestamp": "0x1", "baseFeePerGas": "0x64"}
+    block = {"number": "0x1", "hash": "0x" + "AB" * 32, "timestamp": "0x1", "baseFeePerGas": "0x64"}
     unsupported = Exception({"code": -32601, "message": "the method does not exist"})
     honest = {
         "eth_getBlockByNumber": block,

@@ -68,7 +68,7 @@ def test_one_odd_block_does_not_move_the_tip() -> None:
     assert eip1559_fees(Market(100, [], 5), settings(least_tip_wei=30)).max_priority_fee_wei == 30
 
 
-HEAD = {"number": "0x9", "hash": "0xab", "timestamp": "0x1", "baseFeePerGas": "0x64"}
+HEAD = {"number": "0x9", "hash": "0x" + "ab" * 32, "timestamp": "0x1", "baseFeePerGas": "0x64"}
 HISTORY = {
     "oldestBlock": "0x7",
     "baseFeePerGas": ["0x64", "0x64", "0x64", "0x70"],
