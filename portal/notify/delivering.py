@@ -40,6 +40,8 @@ RUN_SECONDS = 20
 """After that other webhooks have their turn."""
 IN_FLIGHT = 8
 BATCH = 64
+AWAY_AT_ONCE = 8
+"""Receivers that were not there the last time, tried at the same moment by all workers: half of the turns of one."""
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,21 +67,24 @@ class Due(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def claim_next() -> UUID | None:
-    """Claim the webhook with something due that was served the longest ago; None where there is none."""
+    """Claim the webhook with something due that was served the longest ago; None where there is none.
+
+    Of those that were not there the last time, only a few at once: each may hang for as long as a request may take,
+    and the others must not wait for it.
+    """
     now = clock.now()
     rows = await run_sql(
         """UPDATE webhook SET claimed_until = {} WHERE id = (
                SELECT w.id FROM webhook w
                WHERE w.status = 'active' AND (w.claimed_until IS NULL OR w.claimed_until <= {})
                  AND (w.rest_until IS NULL OR w.rest_until <= {})
+                 AND (w.rests = 0 OR {} > (
+                     SELECT count(*) FROM webhook o WHERE o.rests > 0 AND o.status = 'active' AND o.claimed_until > {}))
                  AND EXISTS (SELECT 1 FROM delivery d
                              WHERE d.webhook = w.id AND d.status = 'waiting' AND d.due_at <= {})
                ORDER BY w.claimed_until NULLS FIRST LIMIT 1 FOR UPDATE OF w SKIP LOCKED)
            RETURNING id""",
-        now + LEASE,
-        now,
-        now,
-        now,
+        *(now + LEASE, now, now, AWAY_AT_ONCE, now, now),
     )
     return rows[0]["id"] if rows else None
 

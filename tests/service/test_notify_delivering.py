@@ -352,6 +352,19 @@ async def test_events_of_one_subject_never_overtake_each_other(cast: Cast, endpo
     assert sorted(starts) == [1, 2, 3, 4, 5, 6]
 
 
+async def test_receivers_that_are_away_leave_turns_for_those_that_are_there(cast: Cast, endpoint: Endpoint) -> None:
+    away = [await subscribe(cast.alice, f"{endpoint.url}/{place}") for place in range(delivering.AWAY_AT_ONCE + 2)]
+    await run_sql("UPDATE webhook SET rests = 1, rest_until = now() - interval '1 s'")
+    there = await subscribe(cast.alice, endpoint.url)
+    await happen(cast.organization_id, APPROVED, "one")
+    claimed = [each for _ in range(len(away) + 2) if (each := await delivering.claim_next())]
+    assert len(claimed) == delivering.AWAY_AT_ONCE + 1
+    assert there.id in claimed
+    await asyncio.gather(*map(delivering.deliver, claimed))
+    await deliver_events()
+    assert len(endpoint.came) == len(away) + 1, "each of them has its turn"
+
+
 async def test_two_workers_do_not_deliver_to_one_webhook_at_once(cast: Cast, endpoint: Endpoint) -> None:
     await subscribe(cast.alice, endpoint.url)
     await happen(cast.organization_id, APPROVED, *(str(number) for number in range(40)))
