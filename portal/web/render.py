@@ -1,6 +1,7 @@
 """Turns templates into answers: the Jinja environment, its filters, full pages, fragments and errors."""
 
 import math
+import unicodedata
 from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal, localcontext
 from functools import cache
@@ -98,6 +99,11 @@ def short(value: str) -> str:
     return value if len(value) <= 13 else f"{value[:6]}…{value[-4:]}"
 
 
+def exposed(text: str) -> str:
+    """`text` with what cannot be seen, or turns around what follows it, by its number: `⟨U+202E⟩`. Lines stay lines."""
+    return "".join(f"⟨U+{ord(c):04X}⟩" if unicodedata.category(c)[0] == "C" and c not in "\n\t" else c for c in text)
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """`1 signal`, `3 signals`, `12,500 signals`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
@@ -160,6 +166,7 @@ def environment() -> Environment:
         "amount": amount,
         "coins": coins,
         "short": short,
+        "exposed": exposed,
         "browser": browser,
     }
     return made

@@ -136,6 +136,17 @@ async def test_a_batch_is_shown_call_by_call(reader: Reader, stage: Stage) -> No
     assert "Paid <b>" not in shown.text
 
 
+async def test_what_cannot_be_seen_in_a_text_is_shown_to_who_approves_it(reader: Reader, stage: Stage) -> None:
+    till, _ = await make_till(stage, allowed=[NOTE])
+    hidden = {"key": "0x" + "07" * 32, "content": "Pay \u202e001 to\u200b Ada"}
+    given = ActionInput(contract_id=till, policy_id=stage.policy_id, function=NOTE, arguments=hidden)
+    action = await propose(stage.cast.oscar.actor, given)
+    await reader.sign_in(stage.cast.bob)
+    shown = await reader.get(f"{HOME}/actions/{action.id}")
+    assert "Pay ⟨U+202E⟩001 to⟨U+200B⟩ Ada" in text_of(shown)
+    assert "\u202e" not in shown.text
+
+
 # Proposing by hand
 
 
