@@ -79,6 +79,18 @@ def read_batch(abi: Abi, calldata: bytes) -> list[EncodedCall]:
     return [_read(abi, call) for call in inner_calls(calldata)]
 
 
+def check_readable(abi: Abi, calldata: bytes) -> None:
+    """Raise `InputInvalid` for a call in the `MULTICALL` that people could not be shown.
+
+    A contract may carry it out all the same: what stands behind the arguments, for one, it does not read.
+    """
+    for place, call in enumerate(read_batch(abi, calldata), start=1):
+        if not call.function:
+            raise InputInvalid.at(
+                f"/calls/{place - 1}", f"Call {place} of the batch is not well-formed, so nobody could read it."
+            )
+
+
 def _read(abi: Abi, calldata: bytes) -> EncodedCall:
     try:
         return decode_call(abi, calldata)

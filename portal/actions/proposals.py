@@ -12,7 +12,7 @@ from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor, ActorKind
 from portal.accounts.tables import EndUser
 from portal.actions import effects, queries
-from portal.actions.batches import MULTICALL, batch_arguments, check_batch, read_batch
+from portal.actions.batches import MULTICALL, batch_arguments, check_batch, check_readable, read_batch
 from portal.actions.checks import checked
 from portal.actions.digest import CanonicalCall, digest_of
 from portal.actions.errors import ContractNotCallable, SignerNotReady
@@ -123,6 +123,7 @@ async def prepare_many(calls: Sequence[tuple[Actor, ProposedCall]]) -> list[Prep
             encoded = function.encode(call.arguments)
             if call.function == MULTICALL:
                 check_batch(encoded.calldata, target.allowed_functions, target.contract_name, call.value_wei)
+                check_readable(target.abi, encoded.calldata)
             target = _with_sender(target, call.function, senders)
         except PortalError as error:
             prepared.append(error)

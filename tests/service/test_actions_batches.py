@@ -108,7 +108,15 @@ async def test_a_batch_that_somebody_encoded_is_held_to_the_same(stage: Stage) -
     forbidden = encode_call(abi, "call_me(address,string)", {"who": ADA, "name": "x"}).calldata
     nested = encode_call(abi, MULTICALL, {"data": ["0x" + forbidden.hex()]}).calldata
     allowed = encode_call(abi, PAY, {"to": ADA, "amount": "1"}).calldata
-    for data in ([forbidden], [allowed, nested], [allowed, b""], [allowed, b"\1\2"], []):
+    unreadable = allowed + b"\1", allowed[:-1]
+    for data in (
+        [forbidden],
+        [allowed, nested],
+        [allowed, b""],
+        [allowed, b"\1\2"],
+        [],
+        *([each] for each in unreadable),
+    ):
         given = {"function": MULTICALL, "arguments": {"data": ["0x" + each.hex() for each in data]}}
         with pytest.raises(InputInvalid):
             await propose(stage.cast.oscar.actor, ActionInput(contract_id=till, policy_id=stage.policy_id, **given))
