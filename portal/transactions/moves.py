@@ -138,18 +138,18 @@ async def record(work: Work, verb: str, **detail: Any) -> None:
 
 async def record_many(told: Sequence[tuple[Work, str, dict[str, Any]]]) -> None:
     """As `record` for each, in the order given, by one insert each of entries and of events."""
-    await record_entries(
-        [
-            Entry(
-                system_actor(work.organization_id, "transactions"),
-                f"transaction.{verb}",
-                "transaction",
-                work.id,
-                {"action_id": str(work.action_id), **detail},
-                work.correlation_id,
-            )
-            for work, verb, detail in told
-        ]
+    await record_entries([entry_of(work, verb, detail) for work, verb, detail in told])
+
+
+def entry_of(work: Work, verb: str, detail: dict[str, Any]) -> Entry:
+    """The audit entry `transaction.<verb>`, to be appended."""
+    return Entry(
+        system_actor(work.organization_id, "transactions"),
+        f"transaction.{verb}",
+        "transaction",
+        work.id,
+        {"action_id": str(work.action_id), **detail},
+        work.correlation_id,
     )
 
 

@@ -46,7 +46,7 @@ def waiting_for(it: Standing) -> str | None:
     if it.status in TERMINAL:
         return None
     if it.cancel_requested and it.closing_reason is None and it.status not in (*INCLUDED, TransactionStatus.SUSPECT):
-        return _cancelling(it)
+        return f"{_cancelling(it)} What held it up: {it.reason}" if it.reason else _cancelling(it)
     return it.reason or _next(it)
 
 

@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 
 from portal.actions.schemas import PolicyInput
 from portal.actions.service import create_policy, simulate
+from portal.audit.queries import list_entries
 from portal.chain.rpc import Fees
 from portal.db.columns import new_id
 from portal.db.engine import run_sql
@@ -338,6 +340,16 @@ async def test_tx_61_a_nonce_that_nobody_has_is_filled_by_one_that_does_nothing(
     fillers = [each.transaction for each in world.proxy.sent if each.transaction.nonce == 2]
     assert fillers
     assert all(each.does_nothing for each in fillers)
+    told = await run_sql(
+        "SELECT payload FROM outbox WHERE kind = {} UNION ALL SELECT payload FROM event WHERE kind = {}",
+        *["transaction.gap_filled"] * 2,
+    )
+    assert [set(msgspec.json.decode(row["payload"])) for row in told] == [{"action_id", "nonce", "hash"}] * len(told)
+    assert told, "whoever subscribes hears of it"
+    kept = await list_entries(world.play.organization_id, subject_kind="transaction", subject_id=str(view.id))
+    assert [entry.detail.get("raw_bytes") for entry in kept.items if entry.kind == "transaction.gap_filled"] == [
+        "0x" + next(each.raw.hex() for each in world.proxy.sent if each.transaction.nonce == 2)
+    ]
 
 
 async def test_tx_62_many_that_no_pool_has_are_drained_in_the_order_of_their_nonces(world: World) -> None:

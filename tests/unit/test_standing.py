@@ -67,12 +67,28 @@ def test_what_holds_it_is_what_it_waits_for(status: Status) -> None:
     )
 
 
-def test_a_cancellation_that_was_asked_for_is_said_before_what_held_it() -> None:
-    wanted = {"cancel_requested": True, "reason": "No funds."}
-    assert "ends with the next pass" in str(waiting_for(standing(Status.QUEUED, **wanted)))
-    assert "freed next" in str(waiting_for(standing(Status.NONCED, **wanted)))
-    for status in (Status.SIGNED, Status.BROADCAST):
-        assert "does nothing is sent at its nonce 7 next" in str(waiting_for(standing(status, **wanted)))
+CANCELLING = [
+    (Status.QUEUED, "It was cancelled; it ends with the next pass of its lane."),
+    (Status.NONCED, "It was cancelled; its place in the signer's order is freed next."),
+    *(
+        (
+            status,
+            "It was cancelled: a transaction that does nothing is sent at its nonce 7 next. The one of the two that "
+            "the chain includes decides.",
+        )
+        for status in (Status.SIGNED, Status.BROADCAST)
+    ),
+]
+
+
+@pytest.mark.parametrize(("status", "said"), CANCELLING)
+def test_a_cancellation_that_was_asked_for_is_said_before_what_held_it_and_both_are_said(
+    status: Status, said: str
+) -> None:
+    wanted = standing(status, cancel_requested=True)
+    assert waiting_for(wanted) == said
+    held = msgspec.structs.replace(wanted, reason="The signer 0xA has too little ETH.")
+    assert waiting_for(held) == f"{said} What held it up: The signer 0xA has too little ETH."
 
 
 def test_a_cancellation_that_the_chain_overtook_is_not_promised_any_more() -> None:

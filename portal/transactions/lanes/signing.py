@@ -16,6 +16,7 @@ import msgspec
 from portal.actions.errors import GateRefused
 from portal.actions.schemas import SigningOrder
 from portal.actions.service import verify_for_signing
+from portal.audit import service as audit
 from portal.chain.rpc import Fees
 from portal.chain.signers import (
     SignatureNotOurs,
@@ -29,6 +30,7 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import SettingInvalid
 from portal.logging import get_logger
+from portal.notify import outbox
 from portal.sealing import SealBroken
 from portal.transactions.attempts import NewAttempt, Offer, StoredAttempt, insert_attempts
 from portal.transactions.controls.pauses import find_pauses
@@ -36,7 +38,7 @@ from portal.transactions.costs import spending
 from portal.transactions.costs.limits import Limits, TooCostly, first_fees, next_fees
 from portal.transactions.lanes import leases
 from portal.transactions.lanes.leases import LaneLost, Lease
-from portal.transactions.moves import Step, Work, correlated, move_many, record, record_many
+from portal.transactions.moves import Step, Work, correlated, entry_of, move_many, record_many
 from portal.transactions.tables import AttemptKind, ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
 
@@ -144,13 +146,19 @@ async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
 async def sign_filler(order: Order) -> StoredAttempt:
     """Sign a no-op for a nonce that no transaction has; `order.work`, with that nonce, is one that waits behind it.
 
-    Its bytes are in the audit entry, since no transaction could keep them. Raises as `sign_all` gives back.
+    Its bytes are in the audit entry, since no transaction could keep them; subscribers are told its hash alone. Raises
+    as `sign_all` gives back.
     """
     async with transaction():
         await leases.hold(order.lease)
         fields, attempt = await _sign(order, None, spending.Purse([]))
-        raw = "0x" + attempt.raw_bytes.hex()
-        await record(order.work, "gap_filled", nonce=fields.nonce, hash=attempt.hash, raw_bytes=raw)
+        work, told = order.work, {"nonce": fields.nonce, "hash": attempt.hash}
+        kept = entry_of(work, "gap_filled", {**told, "raw_bytes": "0x" + attempt.raw_bytes.hex()})
+        told["action_id"] = str(work.action_id)
+        await outbox.record(
+            work.organization_id, kept.kind, "transaction", work.id, told, correlation_id=work.correlation_id
+        )
+        await audit.append_many([kept])
     return attempt
 
 
