@@ -13,7 +13,7 @@ from portal.actions.errors import GateRefused
 from portal.actions.schemas import SigningOrder
 from portal.actions.simulated import simulation_of
 from portal.actions.tables import ActionStatus
-from portal.chain.tables import ContractStatus, SignerStatus
+from portal.chain.tables import ContractStatus
 from portal.db.engine import in_transaction, run_sql
 from portal.errors import InputInvalid
 
@@ -21,7 +21,7 @@ STORED = """
     SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
            c.signer AS contract_signer, c.signer_group AS contract_group, c.chain AS contract_chain,
            c.organization AS contract_organization, c.name AS contract_name,
-           s.id AS signer_id, s.name AS signer_name, s.status AS signer_status, s.address AS signer_address,
+           s.id AS signer_id, s.name AS signer_name, s.address AS signer_address,
            s.organization AS signer_organization, s.signer_group,
            v.number AS policy_number, v.approvals_required, v.most_cost_wei, v.most_cost_a_day_wei,
            p.id AS policy_id, p.organization AS policy_organization
@@ -38,7 +38,9 @@ async def verify_for_signing(action_ids: Iterable[UUID]) -> dict[UUID, SigningOr
     """What may be signed for each action, or the first difference to what was approved; no such action is left out.
 
     Runs inside the db transaction that signs, and holds the rows it read. Recomputes the digest from the stored call,
-    and the quorum from the stored decisions as the members' rights are now.
+    and the quorum from the stored decisions as the members' rights are now. Whether the signer may sign at present is
+    not asked here but by the signer itself: one that is disabled can be enabled again, which is no difference to what
+    was approved.
     """
     assert in_transaction(), "what the gate saw must still hold when the signature is stored"
     wanted = list(action_ids)
@@ -111,8 +113,6 @@ def _check_signer(row: dict[str, Any]) -> None:
     of_group = row["contract_group"] is not None and row["contract_group"] == row["signer_group"]
     if row["signer_id"] != row["contract_signer"] and not of_group:
         raise GateRefused(f"The signer {row['signer_name']} does not send for {row['contract_name']} any more.")
-    if row["signer_status"] != SignerStatus.ACTIVE:
-        raise GateRefused(f"The signer {row['signer_name']} is {row['signer_status']}.")
 
 
 def _check_digest(row: dict[str, Any]) -> None:

@@ -283,7 +283,8 @@ def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], his
     if view.simulation and not view.simulation.ok:
         yield f"The call would fail: {view.simulation.revert_reason}"
     if history["signer_status"] == SignerStatus.DISABLED:
-        yield f"Its signer {history['signer_name']} is disabled: unless it is enabled before, it is refused at signing."
+        waits = "once it is approved, it waits until that is enabled again"
+        yield f"Its signer {history['signer_name']} is disabled: {waits}."
     elif history["signer_trouble"]:
         yield f"Its signer {history['signer_name']} cannot sign just now: {history['signer_trouble']}"
     if history["first_call"] and view.to_address:

@@ -61,8 +61,8 @@ async def create_signer(
 async def disable_signer(actor: Actor, signer_id: UUID) -> SignerView:
     """Nothing new is signed with its key from now on; what is out is followed and sent again (same bytes).
 
-    Proposals that name it stay open: they are refused at signing unless it is enabled again before. Raises `NotFound`
-    and `Conflict` unless it is active.
+    Proposals that name it stay open, and what is approved waits unsigned until it is enabled again, is cancelled or
+    expires. Raises `NotFound` and `Conflict` unless it is active.
     """
     return await _turn(actor, signer_id, SignerStatus.ACTIVE, SignerStatus.DISABLED, "signer.disabled")
 

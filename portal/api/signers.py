@@ -98,7 +98,7 @@ async def create_signer(actor: Acting, data: SignerInputBody) -> Response[Signer
     summary="Disable or enable a signer",
     description=(
         "A disabled signer signs nothing new; what is out is followed and sent again. Open proposals that name it stay "
-        "open, and are refused at signing while it is disabled. Needs If-Match with the ETag of the signer."
+        "open, and what is approved waits until it is enabled again. Needs If-Match with the ETag of the signer."
     ),
     opt=WRITE,
     response_headers=ETAG,

@@ -13,6 +13,7 @@ EVENT_TYPES: dict[str, str] = {
     "action.cancelled": "It was withdrawn before it was decided.",
     "transaction.queued": "A transaction was made for an approved action.",
     "transaction.nonced": "It has its place among its signer's transactions.",
+    "transaction.requeued": "It gave its place back before it was signed, and waits in the queue: why is said.",
     "transaction.signed": "Its bytes are signed and stored; nothing has been sent.",
     "transaction.broadcast": "A node took it, or has it already.",
     "transaction.repriced": "It is sent with higher fees, at the same nonce.",

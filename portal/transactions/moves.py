@@ -24,7 +24,8 @@ WORK = """SELECT t.id, t.organization AS organization_id, t.action AS action_id,
                  t.reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
                  t.contract_address, t.closing_reason, t.suspect_since, t.suspect_reads,
                  t.cancel_requested_at, t.execute_before,
-                 l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address,
+                 l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address, s.name AS signer_name,
+                 s.status AS signer_status,
                  c.currency, a.decided_at,
                  CASE WHEN a.to_address IS NULL THEN a.contract END AS deploys_contract_id
           FROM transaction t JOIN lane l ON l.id = t.lane JOIN signer s ON s.id = l.signer
@@ -56,6 +57,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     chain_id: int
     signer_id: UUID
     signer_address: str
+    signer_name: str
+    signer_status: str
     currency: str
     decided_at: datetime | None
     """When the action was approved."""

@@ -1,6 +1,6 @@
 """The states of a transaction and the moves between them. Pure.
 
-    queued → nonced → signed → broadcast → mined → confirmed → finalized
+    queued ⇄ nonced → signed → broadcast → mined → confirmed → finalized
        ↓        ↓        ↓         ↓ ↑       ↑
     refused     └──── closing ─────┘ │       │     a reorganisation takes mined and confirmed back to
     expired            (no-op)       │       │     broadcast or closing, whichever was last
@@ -8,8 +8,8 @@
                                              └──── displaced, at finality
 
 A transaction that holds a nonce leaves it only to a mined transaction, or hands it back as the lane's next one before
-its bytes ever left (`rejected`; `refused`, `expired` and `cancelled` where nothing was signed yet). Not knowing is no
-state: what may have been sent counts as sent.
+its bytes ever left (`rejected`; `refused`, `expired`, `cancelled` and `queued` again where nothing was signed yet). Not
+knowing is no state: what may have been sent counts as sent.
 """
 
 from portal.transactions.tables import TransactionStatus as Status
@@ -17,7 +17,7 @@ from portal.transactions.tables import TransactionStatus as Status
 UNSIGNED_ENDS = frozenset({Status.REFUSED, Status.EXPIRED, Status.CANCELLED})
 MOVES: dict[Status, frozenset[Status]] = {
     Status.QUEUED: frozenset({Status.NONCED}) | UNSIGNED_ENDS,
-    Status.NONCED: frozenset({Status.SIGNED, Status.CLOSING}) | UNSIGNED_ENDS,
+    Status.NONCED: frozenset({Status.SIGNED, Status.QUEUED, Status.CLOSING}) | UNSIGNED_ENDS,
     Status.SIGNED: frozenset({Status.BROADCAST, Status.CLOSING, Status.REJECTED}),
     Status.BROADCAST: frozenset({Status.MINED, Status.CLOSING, Status.SUSPECT}),
     Status.CLOSING: frozenset({Status.MINED, Status.SUSPECT}),

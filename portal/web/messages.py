@@ -36,7 +36,7 @@ DONE: dict[str, str] = {
     "signer_created": "The signer is being made; its address appears in a moment.",
     "runway_set": "It is saved. What is low is looked at within a minute.",
     "signer_added": "The signer is added. The worker asks for its address and a first signature.",
-    "signer_disabled": "The signer is disabled. Nothing new is signed with it.",
+    "signer_disabled": "The signer is disabled. Nothing new is signed with it; what is approved waits.",
     "signer_enabled": "The signer is active again.",
     "signer_removed": "The signer is removed. It never had a key here.",
     "group_created": "The group is made. Choose who is in it.",

@@ -74,6 +74,7 @@ SENTENCES: dict[str, tuple[str, str, str]] = {
     "action.digest_refused": ("An approval of a different call was refused", "shield-x", "bad"),
     "transaction.queued": ("A worker took it up", "stack-2", "move"),
     "transaction.nonced": ("It got its place in the signer's order", "stack-2", "move"),
+    "transaction.requeued": ("It gave its place back, and waits: {reason}", "player-pause", "warn"),
     "transaction.signed": ("Checked again, and signed", "signature", "move"),
     "transaction.broadcast": ("Sent to the chain", "send", "move"),
     "transaction.repriced": ("Offered again at the same nonce, with higher fees", "bolt", "move"),

@@ -125,6 +125,11 @@ class Story(RuleBasedStateMachine):
 
         self.run(ask())
 
+    @rule()
+    def stop_or_go_on(self) -> None:
+        """The chain is paused, or not any more."""
+        self.run(run_sql("UPDATE chain SET paused_at = CASE WHEN paused_at IS NULL THEN now() END"))
+
     # What the node and the chain do
 
     @rule(faults=st.lists(st.sampled_from(WORDS), min_size=1, max_size=3))
@@ -192,6 +197,7 @@ class Story(RuleBasedStateMachine):
     async def end(self) -> None:
         world = self.world
         world.node.fund(world.signer)
+        await run_sql("UPDATE chain SET paused_at = NULL")
         await world.leases_end()
         views = await world.finish(*self.actions)
         await world.must_hold(audit=False)

@@ -17,14 +17,16 @@ from portal.actions.errors import SignerNotReady
 from portal.actions.policies import change_policy
 from portal.actions.queries import get_policy
 from portal.actions.schemas import ActionView, PolicyInput
-from portal.actions.service import approve, create_policy, create_signer, disable_signer, simulate
+from portal.actions.service import approve, create_policy, create_signer, disable_signer, enable_signer, simulate
 from portal.chain.chain_settings import get_chain_settings, update_chain
 from portal.chain.signers import check_signers, keepers, make_pending_keys, web3signer
 from portal.chain.signers import service as signing
 from portal.chain.tables import Signer, SignerKind
 from portal.db.engine import run_sql
 from portal.errors import InputInvalid
+from portal.transactions.controls.pauses import pause, resume
 from portal.transactions.service import queue_approved
+from portal.transactions.tables import PauseScope
 from tests.actions import CHAIN, NOBODY, register_points
 from tests.faults.killer import Killer, process
 from tests.faults.node_proxy import SEND, Late, refuse
@@ -103,6 +105,26 @@ async def test_tx_79_a_signer_that_fails_at_first_keeps_the_nonce_for_the_next_t
     assert len(world.proxy.payloads()) == 2
 
 
+async def test_tx_79_a_nonce_that_a_signer_elsewhere_may_have_signed_is_kept_through_a_pause(
+    remote: Remote, short_deadline: None
+) -> None:
+    world, action_id = remote.world, await remote.mint()
+    alice = world.play.stage.cast.alice.actor
+    remote.service.fault = "hangs"
+    await world.work()
+    assert (await world.view(action_id)).status == "nonced"
+    begun = await pause(alice, PauseScope.CONTRACT, str(remote.contract_id), "To look into it.")
+    remote.service.fault = None
+    await world.work(2)
+    view = await world.view(action_id)
+    assert (view.status, view.nonce) == ("nonced", 1)
+    assert "The contract Acme Points is paused" in str(view.waiting_for)
+    for player in (world.play.stage.cast.alice, world.play.stage.cast.bob):
+        await resume(player.actor, begun.id)
+    (view,) = await world.finish_ok(action_id)
+    assert view.nonce == 1
+
+
 async def test_tx_80_a_signer_that_fails_at_a_replacement_leaves_the_first_one_alive(remote: Remote) -> None:
     world, action_id = remote.world, await remote.mint()
     await world.work()
@@ -151,10 +173,39 @@ async def test_tx_82_a_key_that_is_disabled_signs_nothing_new_and_what_is_out_is
     assert await geth.attempts(out) == [first], "nothing is signed with it"
     with pytest.raises(SignerNotReady):
         await geth.play.approved_mint()
-    (view, other) = await geth.finish(out, waiting)
+    geth.pool.holds_back = False
+    with capture_logs() as logs:
+        for _ in range(3):
+            geth.pass_blocks(70)
+            await geth.work()
+    view = await geth.view(out)
     assert (view.status, view.outcome) == ("finalized", "ok")
-    assert (other.status, other.attempts) == ("refused", [])
+    held = await geth.view(waiting)
+    assert (held.status, held.nonce, held.attempts) == ("queued", None, [])
+    assert held.waiting_for == (
+        "The signer Treasury is disabled. It goes on once the signer is enabled again; cancel it if it should not be "
+        "carried out."
+    )
+    assert "security.transaction_refused" not in {each["event"] for each in logs}, "nobody did anything wrong"
     assert later == first.nonce
+    await enable_signer(stage.cast.alice.actor, stage.signer_id)
+    await geth.finish_ok(out, waiting)
+
+
+async def test_tx_82_what_is_signed_and_no_node_has_is_not_sent_while_its_key_is_disabled(world: World) -> None:
+    cast, action_id = world.play.stage.cast, await world.play.approved_mint()
+    world.proxy.always(SEND, refuse("insufficient funds for gas * price + value"))
+    await world.work()
+    assert (await world.view(action_id)).status == "signed"
+    await disable_signer(cast.alice.actor, world.play.stage.signer_id)
+    world.proxy.clear()
+    sent = len(world.proxy.sent)
+    await world.work(2)
+    view = await world.view(action_id)
+    assert (view.status, len(world.proxy.sent)) == ("signed", sent)
+    assert "is disabled" in str(view.waiting_for)
+    await enable_signer(cast.alice.actor, world.play.stage.signer_id)
+    await world.finish_ok(action_id)
 
 
 # The gate

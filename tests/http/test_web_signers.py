@@ -58,7 +58,7 @@ async def test_a_signer_is_disabled_with_its_consequences_said_and_enabled_again
     home = f"{HOME}/signers/{stage.signer_id}"
     await stage.propose_unsimulated()
     await reader.sign_in(stage.cast.alice)
-    assert "1 open proposal names it. That stays open; what is approved while it is disabled is refused." in text_of(
+    assert "1 open proposal names it. That stays open; what is approved waits until it is enabled again." in text_of(
         await reader.get(home)
     )
     assert (await reader.post(f"{home}/disable")).headers["location"].endswith("done=signer_disabled")

@@ -84,7 +84,6 @@ TAMPERING = {
     "organisation of the policy": "UPDATE policy SET organization = {other_organization} WHERE id = {policy}",
     "organisation of the signer": "UPDATE signer SET organization = {other_organization} WHERE id = {signer}",
     "allowed functions": "UPDATE contract SET allowed_functions = '[]' WHERE id = {contract}",
-    "signer disabled": "UPDATE signer SET status = 'disabled' WHERE id = {signer}",
     "an approval gone": "DELETE FROM decision WHERE member = {member}",
     "an approval of another call": "UPDATE decision SET digest = sha256('x') WHERE member = {member}",
     "a rejection": "UPDATE decision SET verdict = 'rejection' WHERE member = {member}",

@@ -1,7 +1,8 @@
 """Ends what is not to be carried out any more, as far as that is in our hands: cancelled, expired, refused.
 
 What has no nonce just ends. A nonce without signed bytes goes back to its lane where it is the newest; every other one
-is used up by a freshly signed transaction that does nothing, and what is mined decides.
+is used up by a freshly signed transaction that does nothing, and what is mined decides. In the same way a nonce goes
+back of what only has to wait.
 """
 
 import msgspec
@@ -70,6 +71,22 @@ async def end_unsigned(lease: Lease, work: Work, ending: Ending) -> bool:
             await end_deployment(work, None)
     with correlated(work):
         log.info("transaction.ended", status=after, reason=ending.sentence)
+    return True
+
+
+async def requeue(lease: Lease, work: Work, why: str) -> bool:
+    """Hand the nonce of `work` back and let it wait in the queue; False, and nothing is changed, where it must keep it.
+
+    That is where bytes of it are stored, or a later nonce was given out. The caller knows that no signer elsewhere may
+    have signed it. Raises `LaneLost`.
+    """
+    async with transaction():
+        await leases.hold(lease)
+        if await list_offers(work.id) or not await hand_back_nonce(work):
+            return False
+        await move(work, Status.QUEUED, "requeued", {"nonce": None, "reason": why}, nonce=work.nonce, reason=why)
+    with correlated(work):
+        log.warning("transaction.requeued", nonce=work.nonce, reason=why)
     return True
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from portal import clock
 from portal.chain.rpc import Call
+from portal.chain.tables import SignerStatus
 from portal.db.engine import run_sql
 from portal.transactions.controls.pauses import find_pauses
 from portal.transactions.moves import Work, list_work
@@ -84,8 +85,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     is_stuck: bool
     """First of its lane, and passed over for many blocks."""
     is_hurried: bool
-    paused: str | None
-    """Why nothing may be signed for it now."""
+    stopped: str | None
+    """Why nothing may be signed for it now: a pause, or a signer that is disabled."""
     call: Call
     known_gas: int | None
     """What a simulation found it to need not long ago."""
@@ -146,10 +147,19 @@ def _task(row: dict[str, Any], work: Work, paused: str | None) -> Task:
         is_quiet=row["is_quiet"],
         is_stuck=row["is_stuck"],
         is_hurried=row["is_hurried"],
-        paused=paused,
+        stopped=paused or _disabled(work),
         call=call,
         known_gas=row["known_gas"],
         policy_id=row["policy_id"],
         most_cost_wei=None if row["most_cost_wei"] is None else int(row["most_cost_wei"]),
         most_cost_a_day_wei=None if row["most_cost_a_day_wei"] is None else int(row["most_cost_a_day_wei"]),
+    )
+
+
+def _disabled(work: Work) -> str | None:
+    if work.signer_status != SignerStatus.DISABLED:
+        return None
+    return (
+        f"The signer {work.signer_name} is disabled. It goes on once the signer is enabled again; cancel it if it "
+        "should not be carried out."
     )

@@ -13,6 +13,7 @@ import msgspec
 
 from portal.actions.errors import GateRefused
 from portal.chain.rpc import NodeUnavailable
+from portal.chain.tables import SignerKind
 from portal.db.engine import run_sql, transaction
 from portal.jobs.queue import ring
 from portal.logging import get_logger
@@ -21,12 +22,12 @@ from portal.transactions.costs import spending
 from portal.transactions.costs.fees import gas_limit
 from portal.transactions.costs.limits import Limits, TooCostly, first_fees
 from portal.transactions.lanes import leases
-from portal.transactions.lanes.closing import CANCELLED, Ending, close, end_unsigned, ending_of
+from portal.transactions.lanes.closing import CANCELLED, Ending, close, end_unsigned, ending_of, requeue
 from portal.transactions.lanes.leases import LaneLost
 from portal.transactions.lanes.looking import Task, find_lanes
 from portal.transactions.lanes.pushing import push
 from portal.transactions.lanes.sending import send_first
-from portal.transactions.lanes.signing import NotSigned, Overtaken
+from portal.transactions.lanes.signing import NotNow, NotSigned, Overtaken
 from portal.transactions.lanes.writer import Shared, Writer
 from portal.transactions.moves import Work, correlated, list_work
 from portal.transactions.tables import AttemptKind, ClosingReason
@@ -136,44 +137,65 @@ async def _deal(writer: Writer, task: Task) -> bool:
         await close(writer, work, ending)
     elif work.status in (Status.BROADCAST, Status.CLOSING):
         await push(writer, task)
-    elif work.status is Status.QUEUED:
-        return await _begin(writer, task)
-    elif task.paused and not (work.status is Status.SIGNED and (await newest_attempt(work.id)).may_be_out):
-        await writer.note(work, task.paused)
+    elif work.status is not Status.SIGNED:
+        return await _carry_out(writer, task)
+    elif task.stopped and not (await newest_attempt(work.id)).may_be_out:
+        await writer.note(work, task.stopped)
         return False
-    elif work.status is Status.SIGNED:
-        return await send_first(writer, work)
     else:
-        gas = await _gas(writer, task)
-        return gas is not None and await _finish(writer, work, gas)
+        return await send_first(writer, work)
     return True
 
 
-async def _begin(writer: Writer, task: Task) -> bool:
-    """Claim a nonce for a queued transaction, sign it and send it, unless something speaks against it now."""
-    if task.paused:
-        await writer.note(task.work, task.paused)
-        return True
-    gas = await _gas(writer, task)
-    if gas is None:
-        return True
+async def _carry_out(writer: Writer, task: Task) -> bool:
+    """Claim a nonce, unless it has one, sign and send, unless something speaks against it now.
+
+    Whether something new may be begun behind it.
+    """
+    work = task.work
     try:
-        await _check_cost(writer, task, gas)
-    except TooCostly as limit:
-        await writer.note(task.work, f"It is not signed now. {limit}")
+        if task.stopped:
+            raise NotNow(task.stopped)
+        gas = await _gas(writer, task)
+        if work.status is Status.QUEUED:
+            await _check_cost(writer, task, gas)
+            work = await writer.claim(work)
+        attempt = await writer.sign(work, AttemptKind.CALL, gas)
+    except GateRefused as refusal:
+        with correlated(work):
+            log.error("security.transaction_refused", action_id=str(work.action_id), reason=refusal.detail)
+        await close(writer, work, Ending(ClosingReason.REFUSED, refusal.detail))
         return True
-    return await _finish(writer, await writer.claim(task.work), gas)
+    except NotNow as why:
+        return await _hold_back(writer, work, str(why), claimed_now=work is not task.work)
+    except TooCostly as limit:
+        return await _hold_back(writer, work, f"It is not signed now. {limit}", claimed_now=work is not task.work)
+    except NotSigned as why:
+        await writer.note(work, str(why))
+        return False
+    return await send_first(writer, msgspec.structs.replace(work, status=Status.SIGNED, reason=None), attempt)
 
 
-async def _gas(writer: Writer, task: Task) -> int | None:
-    """The gas limit to sign with; None where the call would fail now, which is noted."""
+async def _hold_back(writer: Writer, work: Work, why: str, *, claimed_now: bool) -> bool:
+    """Let it wait in the queue, where it delays nobody; whether something new may be begun behind it.
+
+    A nonce is kept where its signer is elsewhere and may have been asked in an earlier pass: what came of that we
+    cannot know, and what may be signed for one nonce gets no other.
+    """
+    asked_nobody = claimed_now or writer.lane.signer_kind is SignerKind.LOCAL
+    if work.status is not Status.QUEUED and asked_nobody and await requeue(writer.lane.lease, work, why):
+        return True
+    await writer.note(work, why)
+    return work.status is Status.QUEUED
+
+
+async def _gas(writer: Writer, task: Task) -> int:
+    """The gas limit to sign with. Raises `NotNow` where the call would fail now."""
     if task.known_gas is not None:
         return gas_limit(task.known_gas)
     simulation = await writer.chain.simulate.do(task.call)
     if simulation.gas is None:
-        reason = f"It would fail now, so it is not sent but tried again: {simulation.revert_reason}"
-        await writer.note(task.work, reason)
-        return None
+        raise NotNow(f"It would fail now, so it is not sent but tried again: {simulation.revert_reason}")
     return gas_limit(simulation.gas)
 
 
@@ -188,21 +210,6 @@ async def _check_cost(writer: Writer, task: Task, gas: int) -> None:
         left_today_wei=await spending.left_today(task.policy_id, task.work, task.most_cost_a_day_wei),
     )
     first_fees((await writer.chain.now()).fees, limits)
-
-
-async def _finish(writer: Writer, work: Work, gas: int) -> bool:
-    """Sign what owns a nonce, and send it; whether something new may be begun behind it."""
-    try:
-        attempt = await writer.sign(work, AttemptKind.CALL, gas)
-    except GateRefused as refusal:
-        with correlated(work):
-            log.error("security.transaction_refused", action_id=str(work.action_id), reason=refusal.detail)
-        await close(writer, work, Ending(ClosingReason.REFUSED, refusal.detail))
-        return True
-    except (TooCostly, NotSigned) as why:
-        await writer.note(work, str(why))
-        return False
-    return await send_first(writer, msgspec.structs.replace(work, status=Status.SIGNED, reason=None), attempt)
 
 
 async def _hold_first(writer: Writer, reason: str) -> None:

@@ -53,6 +53,10 @@ class NotSigned(Exception):
     """It cannot be signed now; the text says why, as a sentence. Trying again later may help."""
 
 
+class NotNow(NotSigned):
+    """Something that may pass speaks against signing it, and its signer was not asked."""
+
+
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt to sign."""
 
@@ -115,7 +119,7 @@ async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
     """Pass the gate, sign, compare, and store, for each alone but in one db transaction.
 
     What comes back for each is the stored attempt, or `LaneLost`, `Overtaken`, `GateRefused`, `TooCostly` or
-    `NotSigned`; then nothing of it was stored.
+    `NotSigned`; then nothing of it was stored. For `TooCostly` and `NotNow` no signer was asked.
     """
     async with transaction():
         paused = await find_pauses(order.work.id for order in orders if order.work.status is Status.NONCED)
@@ -132,7 +136,7 @@ async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
                 if order.work.id not in current:
                     raise Overtaken if order.lease.lane_id in lanes else LaneLost
                 if reason := paused.get(order.work.id):
-                    raise NotSigned(reason)
+                    raise NotNow(reason)
                 fields, attempt = await _sign(order, approved.get(order.work.action_id), purse)
             except (LaneLost, Overtaken, GateRefused, TooCostly, NotSigned) as error:
                 results.append(error)
@@ -239,7 +243,9 @@ async def _signed(work: Work, fields: TransactionFields, approved: SigningOrder 
         with correlated(work):
             log.error("security.signature_refused", signer_id=str(work.signer_id), reason=str(wrong))
         raise NotSigned(f"{wrong} Nothing was sent.") from wrong
-    except (SignerNotActive, SignerUnavailable) as trouble:
+    except SignerNotActive as disabled:
+        raise NotNow(disabled.detail) from disabled
+    except SignerUnavailable as trouble:
         raise NotSigned(trouble.detail) from trouble
     except (SealBroken, SettingInvalid) as closed:
         with correlated(work):

@@ -24,10 +24,11 @@ from portal.jobs.queue import may_begin
 from portal.logging import get_logger
 from portal.together import Together
 from portal.transactions.attempts import Offer, StoredAttempt
+from portal.transactions.costs.limits import TooCostly
 from portal.transactions.lanes.leases import Lease, release, take
 from portal.transactions.lanes.looking import Task, find_lanes, look_all
 from portal.transactions.lanes.noting import Note, Sent, note_all
-from portal.transactions.lanes.signing import Claim, Order, claim_all, sign_all, sign_filler
+from portal.transactions.lanes.signing import Claim, NotNow, NotSigned, Order, claim_all, sign_all, sign_filler
 from portal.transactions.moves import Work, correlated
 from portal.transactions.tables import AttemptKind, ClosingReason
 
@@ -200,7 +201,10 @@ class Writer:
         except asyncpg.UniqueViolationError:
             # The same call for the same fees was rejected at this nonce before: a wei more makes other bytes of it.
             fees = Fees(order.market.max_fee_wei + 1, order.market.max_priority_fee_wei + 1)
-            return await self._sign(msgspec.structs.replace(order, market=fees))
+            try:
+                return await self._sign(msgspec.structs.replace(order, market=fees))
+            except (TooCostly, NotNow) as why:
+                raise NotSigned(str(why)) from why  # its signer was asked, for what was rejected before
 
     async def _sign(self, order: Order) -> StoredAttempt:
         if self.lane.signer_kind is SignerKind.LOCAL:
