@@ -17,14 +17,16 @@ from portal.actions.errors import (
     AlreadyDecided,
     DigestChanged,
     OnlyMembersDecide,
+    OutcomeChanged,
     ProposerMayNotApprove,
     SimulationReverts,
 )
 from portal.actions.happenings import happening_of
-from portal.actions.schemas import ActionView
-from portal.actions.simulated import simulation_of
+from portal.actions.schemas import ActionView, Simulation
+from portal.actions.simulated import is_same_outcome, is_stale, simulation_of
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
 from portal.audit import service as audit
+from portal.chain.rpc import NodeUnavailable
 from portal.chain.service import fail_contract
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
@@ -36,7 +38,8 @@ from portal.notify.outbox import record_many
 log = get_logger(__name__)
 
 OPEN = """
-    SELECT a.*, v.approvals_required FROM action a JOIN policy_terms v ON v.id = a.policy_version
+    SELECT a.*, v.approvals_required, c.head_number
+    FROM action a JOIN policy_terms v ON v.id = a.policy_version JOIN chain c ON c.id = a.chain
     WHERE a.id = {} AND a.organization = {}
 """
 
@@ -44,20 +47,23 @@ OPEN = """
 async def approve(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> ActionView:
     """Record that this member approves exactly the call with this digest, confirmed by their second factor.
 
-    The approval that meets the quorum makes the action approved, exactly once. Checked in this order, and the code is
-    spent only after all of it: `OnlyMembersDecide`, `Forbidden`, `NotFound`, `ActionNotProposed` (also once it is
-    past its deadline), `DigestChanged`, `ProposerMayNotApprove`, `AlreadyDecided`, `NodeUnavailable` if it was never
-    simulated and cannot be now, `SimulationReverts`, `SecondFactorInvalid`.
+    The approval that meets the quorum makes the action approved, exactly once. What was never simulated, or so long ago
+    that it may not hold any more, is simulated first. Checked in this order, and the code is spent only after all of
+    it: `OnlyMembersDecide`, `Forbidden`, `NotFound`, `ActionNotProposed` (also once it is past its deadline),
+    `DigestChanged`, `ProposerMayNotApprove`, `AlreadyDecided`, `NodeUnavailable` if it is to be simulated and cannot
+    be now, `SimulationReverts`, `OutcomeChanged` if something else would happen than the simulation before said,
+    `SecondFactorInvalid`.
     """
     member_id, _ = _deciding_member(actor)
     action = await _get_open(actor, action_id)
     await _check_digest(actor, action, digest_hex)
     await _check_may_approve(action, member_id)
-    if action["simulation"] is None:
-        await simulations.simulate([action_id])
+    shown = simulation_of(action)
+    if shown is None or is_stale(shown, action["head_number"], clock.now()):
+        await _simulate_first(action_id)
     try:
         async with transaction():
-            approved = await _approve_locked(actor, action_id, digest_hex, code)
+            approved = await _approve_locked(actor, action_id, digest_hex, code, shown)
     except SecondFactorMissing:
         raise
     except SecondFactorInvalid:
@@ -69,7 +75,17 @@ async def approve(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> 
     return await queries.get_action(actor.organization_id, action_id)
 
 
-async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> bool:
+async def _simulate_first(action_id: UUID) -> None:
+    try:
+        await simulations.simulate([action_id])
+    except NodeUnavailable as error:
+        raise NodeUnavailable(
+            f"{error.detail} It has to try the call before anybody approves it, and again where the last result is "
+            "old. Nothing was approved and your code was not used: approve it once the node answers, or reject it now."
+        ) from error
+
+
+async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: str, shown: Simulation | None) -> bool:
     """Under the lock of the action's row: check again, spend the code, decide. Whether the quorum is met now."""
     member_id, person_id = _deciding_member(actor)
     action = await _get_open(actor, action_id, lock=True)
@@ -77,10 +93,7 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
     if not digests.equals(digest, digest_hex):
         raise _digest_changed()
     await _check_may_approve(action, member_id)
-    simulation = simulation_of(action)
-    if simulation is None or not simulation.ok:
-        reason = simulation.revert_reason if simulation else "it has not been simulated"
-        raise SimulationReverts(f"The call would fail on chain: {reason}. Simulate it again once the cause is gone.")
+    _check_outcome(action, shown)
     await _check_still_may_decide(actor, member_id)
     method = await use_second_factor(person_id, code)
     await Decision.insert(
@@ -227,6 +240,18 @@ async def _check_may_approve(action: dict[str, Any], member_id: UUID) -> None:
     if decided:
         raise AlreadyDecided(
             f"You gave your {decided[0]['verdict']} at {decided[0]['decided_at']:%Y-%m-%d %H:%M} UTC. It counts once."
+        )
+
+
+def _check_outcome(action: dict[str, Any], shown: Simulation | None) -> None:
+    simulation = simulation_of(action)
+    if simulation is None or not simulation.ok:
+        reason = simulation.revert_reason if simulation else "it has not been simulated"
+        raise SimulationReverts(f"The call would fail on chain: {reason}. Simulate it again once the cause is gone.")
+    if shown is not None and not is_same_outcome(shown, simulation):
+        raise OutcomeChanged(
+            f"The call would not do any more what was shown of it, as of block {shown.block_number:,}. Look at the new "
+            "result, and approve it if that is what you want. Nothing was approved and your code was not used."
         )
 
 

@@ -19,6 +19,10 @@ class SimulationReverts(Conflict):
     title = "The call would fail"
 
 
+class OutcomeChanged(Conflict):
+    title = "It would do something else now"
+
+
 class ContractNotCallable(Conflict):
     title = "The contract cannot be called"
 

@@ -1,5 +1,6 @@
 """Stored simulations as people read them: with names, sentences, and whether they still say what is so. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +31,23 @@ def simulation_of(row: dict[str, Any]) -> Simulation | None:
 def is_stale(simulation: Simulation, head_number: int | None, now: datetime) -> bool:
     """Whether it is older than 5 minutes and a block was mined since: without one nothing can have changed."""
     return now - simulation.simulated_at > FRESH_FOR and (head_number or 0) > simulation.block_number
+
+
+def is_same_outcome(one: Simulation, other: Simulation) -> bool:
+    """Whether both say that the same would happen: success or not, who gains and loses what, and every event in full.
+
+    Gas, block, balances before, names, and the way it was traced may differ. What is known of one only is no match.
+    """
+    return _outcome(one) == _outcome(other)
+
+
+def _outcome(simulation: Simulation) -> tuple[Any, ...]:
+    if simulation.effects is None:
+        return (simulation.ok,)
+    found = simulation.effects
+    changes = {(each.holder, each.asset, each.token, each.token_id, each.change) for each in found.changes}
+    events = Counter((each.contract, *each.topics, each.data, each.data_bytes) for each in found.events)
+    return simulation.ok, changes, found.more_changes, events, found.more_events
 
 
 def addresses_of(simulation: Simulation | None) -> set[str]:

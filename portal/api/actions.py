@@ -100,7 +100,10 @@ async def propose_action(actor: Acting, data: ActionInputBody) -> Response[Actio
     summary="Approve an action",
     description=(
         "For a person with a session token, never for an API key. `digest` must be the digest that was shown, `code` a "
-        "one-time code that was not used before. Enough approvals make the action run, once."
+        "one-time code that was not used before. Enough approvals make the action run, once. Where the simulation is "
+        "stale (`is_stale`), the node is asked again first: if the call would do something else now, the answer is 409 "
+        "with the code `outcome_changed`, nothing is approved, and the action has the new simulation; if no node "
+        "answers, it is 503."
     ),
     opt=DECIDE,
     responses=problems(404, 409, 422, 429),

@@ -1,12 +1,15 @@
 """From a rule to decisions over the API, on a real chain: shapes, who may decide, and what binds them."""
 
+from datetime import timedelta
 from typing import Any
 
 import httpx
 
+from portal import clock
+from portal.db.engine import run_sql
 from portal.rules.service import assess
 from portal.transactions.service import queue_approved
-from tests.actions import ADA, MINT, Stage
+from tests.actions import ADA, CHAIN, MINT, Stage
 from tests.http.api import deliver, key_of, make_source, paths, problem, session_of
 from tests.people import Player
 
@@ -77,6 +80,22 @@ async def test_two_people_approve_and_it_is_queued_once(http: httpx.AsyncClient,
     assert same.json() == transactions[0]
     kinds = {entry["kind"] for entry in (await http.get("/api/v1/audit-entries", headers=key)).json()["items"]}
     assert {"action.approval_given", "action.approved"} <= kinds
+
+
+async def test_what_would_do_something_else_by_now_is_shown_before_it_is_approved(
+    http: httpx.AsyncClient, stage: Stage
+) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    bob = await session_of(cast.bob)
+    shown = (await http.get(f"/api/v1/actions/{action.id}", headers=bob)).json()
+    await run_sql("UPDATE chain SET head_number = 1000000 WHERE id = {}", CHAIN)
+    await run_sql("UPDATE action SET simulated_at = {} WHERE id = {}", clock.now() - timedelta(minutes=6), action.id)
+    stage.node.rpc("anvil_setCode", shown["to_address"], "0x00")
+    problem(await decide(http, cast.bob, bob, shown), 409, "outcome_changed")
+    after = (await http.get(f"/api/v1/actions/{action.id}", headers=bob)).json()
+    assert (after["approvals_given"], after["simulation"]["effects"]["changes"]) == (0, [])
+    assert len(shown["simulation"]["effects"]["changes"]) == 1
+    assert (await decide(http, cast.bob, bob, shown)).json()["approvals_given"] == 1, "with the same code"
 
 
 async def test_only_a_person_with_a_fresh_code_and_the_right_digest_approves(

@@ -98,6 +98,28 @@ async def test_an_old_simulation_says_so_and_is_run_again(reader: Reader, stage:
     assert (await reader.post(f"{path}/simulate")).status_code == 403
 
 
+async def test_what_would_do_something_else_by_now_is_shown_before_it_is_approved(reader: Reader, stage: Stage) -> None:
+    action, bob = await stage.propose_mint(), stage.cast.bob
+    await run_sql("UPDATE chain SET head_number = 1000 WHERE id = {}", CHAIN)
+    await run_sql("UPDATE action SET simulated_at = {} WHERE id = {}", clock.now() - timedelta(minutes=6), action.id)
+    await reader.sign_in(bob)
+    path, given = f"{HOME}/actions/{action.id}", {"digest": action.digest, "code": bob.code(1)}
+    before = text_of(await reader.get(path))
+    assert "Ada Park gets 50 PTS" in before
+    assert "Before you approve, it is tried again; if it would do something else, you are shown that first." in before
+    assert action.to_address
+    stage.node.rpc("anvil_setCode", action.to_address, "0x00")
+    changed = await reader.post(f"{path}/approve", **given)
+    shown = text_of(changed)
+    assert changed.status_code == 409
+    assert "It would do something else now" in shown
+    assert "Look at the new result, and approve it if that is what you want." in shown
+    assert "Nobody gains or loses anything that leaves a trace" in shown
+    assert "Ada Park gets 50 PTS" not in shown
+    approved = await reader.post(f"{path}/approve", **given)
+    assert approved.headers["location"].endswith("done=approved")
+
+
 async def test_a_call_that_would_fail_says_why_and_can_be_tried_again(reader: Reader, stage: Stage) -> None:
     stranger, _ = await make_signer(stage.cast, "Not the owner")
     contract_id = await register_points(stage.cast, stage.node, stranger, owner_address=stage.signer_address)

@@ -18,6 +18,7 @@ from portal.actions.errors import (
     AlreadyDecided,
     DigestChanged,
     OnlyMembersDecide,
+    OutcomeChanged,
     ProposerMayNotApprove,
     SimulationReverts,
 )
@@ -26,11 +27,12 @@ from portal.actions.schemas import ActionView, DeploymentInput
 from portal.actions.service import approve, cancel, expire_due, propose_deployment, reject
 from portal.actions.tables import ActionStatus, Decision, Verdict
 from portal.audit.queries import list_entries
+from portal.chain.pool import Pool
 from portal.chain.rpc import NodeUnavailable
 from portal.chain.tables import Chain, Contract
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
-from tests.actions import Stage, make_signer, register_points
+from tests.actions import CHAIN, Stage, make_signer, register_points
 from tests.people import Player, make_member
 
 
@@ -308,6 +310,85 @@ async def test_while_the_node_is_down_nothing_is_recorded_and_the_code_stays_goo
     assert (view.status, view.approvals, view.simulation) == (ActionStatus.PROPOSED, [], None)
     await Contract.update({Contract.chain: 31337}).where(Contract.id == stage.contract_id)
     assert (await approve_as(bob, await stage.propose_mint())).approvals_given == 1
+
+
+async def grow_stale(action: ActionView) -> None:
+    """Its simulation is six minutes old, and the chain has moved on since."""
+    await run_sql("UPDATE chain SET head_number = 1000000 WHERE id = {}", CHAIN)
+    await run_sql("UPDATE action SET simulated_at = {} WHERE id = {}", clock.now() - timedelta(minutes=6), action.id)
+
+
+async def change_outcome(stage: Stage) -> None:
+    """A mint still succeeds, and mints nothing any more."""
+    rows = await run_sql("SELECT address FROM contract WHERE id = {}", stage.contract_id)
+    stage.node.rpc("anvil_setCode", rows[0]["address"], "0x00")
+
+
+async def test_an_old_simulation_is_repeated_before_it_is_approved_and_only_its_gas_may_differ(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    shown = action.simulation or (await get_action(stage.cast.organization_id, action.id)).simulation
+    assert shown
+    address = action.to_address
+    stage.node.rpc("anvil_impersonateAccount", stage.signer_address)
+    sent = {"from": stage.signer_address, "to": address, "data": action.calldata}
+    stage.node.rpc("eth_sendTransaction", sent)  # Ada has some already now: it costs less gas
+    stage.node.mine()
+    await grow_stale(action)
+    view = await approve_as(stage.cast.bob, action)
+    assert view.approvals_given == 1
+    found = view.simulation
+    assert found
+    assert not found.is_stale
+    assert found.gas != shown.gas
+    assert found.effects
+    assert shown.effects
+    assert found.effects.changes[0].before != shown.effects.changes[0].before
+
+
+async def test_what_would_do_something_else_by_now_is_not_approved_but_shown_first(stage: Stage) -> None:
+    bob, action = stage.cast.bob, await stage.propose_mint()
+    await grow_stale(action)
+    await change_outcome(stage)
+    code = bob.code()
+    with pytest.raises(OutcomeChanged, match="your code was not used"):
+        await approve_as(bob, action, code=code)
+    view = await get_action(stage.cast.organization_id, action.id)
+    assert (view.status, view.approvals) == (ActionStatus.PROPOSED, [])
+    assert view.simulation
+    assert view.simulation.effects
+    assert (view.simulation.ok, view.simulation.effects.changes, view.simulation.is_stale) == (True, [], False)
+    assert "action.approval_given" not in await kinds(action, stage.cast.organization_id)
+    assert (await approve_as(bob, action, code=code)).approvals_given == 1
+
+
+async def test_what_would_fail_by_now_says_so(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    await grow_stale(action)
+    rows = await run_sql("SELECT address FROM contract WHERE id = {}", stage.contract_id)
+    stage.node.rpc("anvil_setCode", rows[0]["address"], "0xfe")
+    with pytest.raises(SimulationReverts, match="would fail"):
+        await approve_as(stage.cast.bob, action)
+
+
+async def test_a_simulation_that_is_not_old_is_not_repeated(stage: Stage) -> None:
+    action = await stage.propose_mint()
+    await change_outcome(stage)
+    assert (await approve_as(stage.cast.bob, action)).approvals_given == 1
+
+
+async def test_an_old_simulation_is_not_approved_while_no_node_answers_but_rejected(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, action = stage.cast.bob, await stage.propose_mint()
+    await grow_stale(action)
+    code = bob.code()
+    with monkeypatch.context() as away:
+        away.setattr(Pool, "in_order", lambda _: [])
+        with pytest.raises(NodeUnavailable, match="your code was not used: approve it once the node answers"):
+            await approve_as(bob, action, code=code)
+        other = await stage.propose_unsimulated()
+        assert (await reject(bob.actor, other.id, "Not wanted")).status == ActionStatus.REJECTED
+    assert (await approve_as(bob, action, code=code)).approvals_given == 1
 
 
 async def test_after_the_deadline_nobody_can_approve_even_before_the_sweeper_came(stage: Stage) -> None:
