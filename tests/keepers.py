@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from unittest.mock import patch
+from uuid import UUID
 
 import boto3
 import werkzeug.serving
@@ -19,7 +20,8 @@ from moto.kms.responses import KmsResponse
 from moto.kms.utils import ECDSAPrivateKey
 from moto.server import ThreadedMotoServer
 
-from portal.chain.signers import aws_kms, local, web3signer
+from portal.chain import signers
+from portal.chain.signers import SignedTransaction, TransactionFields, aws_kms, load_signers, local, web3signer
 from portal.settings import Settings, get_settings
 
 REGION = "eu-west-1"
@@ -34,6 +36,11 @@ def given_settings(**changes: Any) -> Iterator[Settings]:
         for module in (aws_kms, local, web3signer):
             stack.enter_context(patch.object(module, "get_settings", lambda: changed))
         yield changed
+
+
+async def sign(signer_id: UUID, fields: TransactionFields) -> SignedTransaction:
+    """What this signer signs now. Raises what `signers.sign` raises."""
+    return await signers.sign((await load_signers([signer_id]))[signer_id], fields)
 
 
 class Kms:

@@ -404,8 +404,8 @@ async def test_a_signature_over_anything_else_is_neither_stored_nor_sent(
     action_id = await play.approved_mint()
     sign = signers.sign
 
-    async def lying(signer_id: Any, fields: signers.TransactionFields) -> signers.SignedTransaction:
-        return await sign(signer_id, msgspec.structs.replace(fields, **wrong(fields)))
+    async def lying(signer: Any, fields: signers.TransactionFields) -> signers.SignedTransaction:
+        return await sign(signer, msgspec.structs.replace(fields, **wrong(fields)))
 
     with monkeypatch.context() as patch:
         patch.setattr(signing, "sign", lying)

@@ -23,12 +23,11 @@ from portal.chain.signers import (
     check_signers,
     make_pending_keys,
     service,
-    sign,
 )
 from portal.chain.signers.signatures import address_of
 from portal.chain.tables import Signer, SignerKind
 from portal.errors import Forbidden, InputInvalid
-from tests.keepers import Kms, SigningService, given_settings, public_key_of, running_kms
+from tests.keepers import Kms, SigningService, given_settings, public_key_of, running_kms, sign
 from tests.people import Cast
 
 TO = "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed"

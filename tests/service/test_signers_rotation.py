@@ -12,14 +12,14 @@ import pytest
 from portal.chain.jobs import reseal_signer_keys
 from portal.chain.queries import get_signer
 from portal.chain.service import insert_signer
-from portal.chain.signers import TransactionFields, check_signers, local, make_pending_keys, service, sign
+from portal.chain.signers import TransactionFields, check_signers, local, make_pending_keys, service
 from portal.chain.tables import Signer
 from portal.db.engine import transaction
 from portal.errors import SettingInvalid
 from portal.ops import checks
 from portal.sealing import SealBroken, key_id, unseal
 from portal.settings import get_settings
-from tests.keepers import given_settings
+from tests.keepers import given_settings, sign
 from tests.people import Cast
 
 FIELDS = TransactionFields(31337, 7, None, 0, b"\xfe", 50_000, 10**10, 10**9)

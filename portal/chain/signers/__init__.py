@@ -6,7 +6,7 @@ Everybody else asks `sign` and gets bytes that were decoded again and compared w
 from portal.chain.signers.encoding import SignedTransaction, TransactionFields, read_fields
 from portal.chain.signers.errors import SignatureNotOurs, SignerNotActive, SignerUnavailable
 from portal.chain.signers.local import HoldingKey, new_holding_key, reseal_keys, store_holding_keys
-from portal.chain.signers.service import check_signers, make_pending_keys, sign
+from portal.chain.signers.service import check_signers, load_signers, make_pending_keys, sign
 
 __all__ = [
     "HoldingKey",
@@ -16,6 +16,7 @@ __all__ = [
     "SignerUnavailable",
     "TransactionFields",
     "check_signers",
+    "load_signers",
     "make_pending_keys",
     "new_holding_key",
     "read_fields",

@@ -1,6 +1,7 @@
 """Makes keys, asks for those of others, signs, and says on a signer why it cannot sign just now. Worker only."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from portal.chain.signers.signatures import Signature
 from portal.chain.tables import Signer, SignerKind, SignerStatus
 from portal.db.engine import run_sql
 from portal.db.notices import announce
-from portal.errors import NotFound, SettingInvalid
+from portal.errors import SettingInvalid
 from portal.sealing import SealBroken, key_id_of
 
 PROBE = b"Signal Portal asks whether this key signs; this text is no transaction."
@@ -46,25 +47,26 @@ TO_CHECK = """
 """
 
 
-async def sign(signer_id: UUID, fields: TransactionFields) -> SignedTransaction:
-    """Sign `fields`; a remote key is asked over the network, for at most five seconds.
+async def load_signers(signer_ids: Iterable[UUID]) -> dict[UUID, Row]:
+    """What `sign` needs to know of each signer, by its id."""
+    return {row["id"]: row for row in await run_sql(SIGNERS + "WHERE signer.id = ANY({}::uuid[])", list(signer_ids))}
+
+
+async def sign(signer: Row, fields: TransactionFields) -> SignedTransaction:
+    """Sign `fields` by one of `load_signers`; a remote key is asked over the network, for at most five seconds.
 
     The signed bytes are decoded again: they say exactly `fields` and recover to the signer's address, or
-    `SignatureNotOurs` is raised. Raises `SignerNotActive` for a disabled or pending signer, `NotFound` for none,
-    `SignerUnavailable` where a remote key did not answer, `SealBroken` or `SettingInvalid` where a local one cannot be
-    opened. All but the first two are looked into by the next `check_signers` of this process.
+    `SignatureNotOurs` is raised. Raises `SignerNotActive` for a disabled or pending signer, `SignerUnavailable` where a
+    remote key did not answer, `SealBroken` or `SettingInvalid` where a local one cannot be opened. All but the first
+    are looked into by the next `check_signers` of this process.
     """
-    rows: list[Row] = await run_sql(SIGNERS + "WHERE signer.id = {}", signer_id)
-    if not rows:
-        raise NotFound("There is no such signer.")
-    signer = rows[0]
     if signer["status"] != SignerStatus.ACTIVE:
         raise SignerNotActive(f"The signer is {signer['status']}; only an active signer signs.")
     try:
         signed = encode_signed(fields, await _sign_payload(signer, signer["address"], encode_payload(fields)))
         check_signed(signed.raw, fields, signer["address"])
     except (SignerUnavailable, SignatureNotOurs, SealBroken, SettingInvalid):
-        _failed.add(signer_id)
+        _failed.add(signer["id"])
         raise
     return signed
 

@@ -7,7 +7,7 @@ Replacements, and no-ops that close a nonce, are signed by the same db transacti
 signer that is a service of its own is, with a deadline.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from portal.chain.signers import (
     SignerNotActive,
     SignerUnavailable,
     TransactionFields,
+    load_signers,
     read_fields,
     sign,
 )
@@ -129,6 +130,7 @@ async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
             order.work.action_id for order in orders if order.work.id in current and order.kind is AttemptKind.CALL
         )
         purse = await spending.open_purse(approved)
+        signers = await load_signers({order.work.signer_id for order in orders})
         signed: list[tuple[Order, TransactionFields, StoredAttempt]] = []
         results: list[StoredAttempt | Exception] = []
         for order in orders:
@@ -137,7 +139,7 @@ async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
                     raise Overtaken if order.lease.lane_id in lanes else LaneLost
                 if reason := paused.get(order.work.id):
                     raise NotNow(reason)
-                fields, attempt = await _sign(order, approved.get(order.work.action_id), purse)
+                fields, attempt = await _sign(order, approved.get(order.work.action_id), signers, purse)
             except (LaneLost, Overtaken, GateRefused, TooCostly, NotSigned) as error:
                 results.append(error)
             else:
@@ -155,7 +157,8 @@ async def sign_filler(order: Order) -> StoredAttempt:
     """
     async with transaction():
         await leases.hold(order.lease)
-        fields, attempt = await _sign(order, None, spending.Purse([]))
+        signers = await load_signers([order.work.signer_id])
+        fields, attempt = await _sign(order, None, signers, spending.Purse([]))
         work, told = order.work, {"nonce": fields.nonce, "hash": attempt.hash}
         kept = entry_of(work, "gap_filled", {**told, "raw_bytes": "0x" + attempt.raw_bytes.hex()})
         told["action_id"] = str(work.action_id)
@@ -179,11 +182,11 @@ async def _lock_current(works: Sequence[Work]) -> set[UUID]:
 
 
 async def _sign(
-    order: Order, approved: SigningOrder | GateRefused | None, purse: spending.Purse
+    order: Order, approved: SigningOrder | GateRefused | None, signers: Mapping[UUID, Any], purse: spending.Purse
 ) -> tuple[TransactionFields, StoredAttempt]:
     if order.kind is AttemptKind.NOOP:
         fields = _fields(order, order.work.signer_address, 0, b"", _limits(order, 0))
-        return fields, await _signed(order.work, fields, None)
+        return fields, await _signed(order.work, signers, fields, None)
     assert approved is not None, "an action is never deleted"
     if isinstance(approved, GateRefused):
         raise approved
@@ -195,7 +198,7 @@ async def _sign(
         left_today_wei=purse.left(order.work, approved),
     )
     fields = _fields(order, approved.to, approved.value_wei, approved.data, limits)
-    attempt = await _signed(order.work, fields, approved)
+    attempt = await _signed(order.work, signers, fields, approved)
     purse.spend(order.work, approved, fields)
     return fields, attempt
 
@@ -234,10 +237,12 @@ def _fees(order: Order, limits: Limits) -> Fees:
     return next_fees(order.market, first, newest, limits)
 
 
-async def _signed(work: Work, fields: TransactionFields, approved: SigningOrder | None) -> StoredAttempt:
+async def _signed(
+    work: Work, signers: Mapping[UUID, Any], fields: TransactionFields, approved: SigningOrder | None
+) -> StoredAttempt:
     """Sign, and compare what the signed bytes say with what was approved, or with what a no-op may say."""
     try:
-        signed = await sign(work.signer_id, fields)
+        signed = await sign(signers[work.signer_id], fields)
         _compare(read_fields(signed.raw), work, approved)
     except SignatureNotOurs as wrong:
         with correlated(work):
