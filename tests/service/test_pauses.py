@@ -29,7 +29,7 @@ from portal.transactions.controls.pauses import (
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import PauseScope
-from tests.actions import CHAIN
+from tests.actions import CHAIN, register_points
 from tests.people import Cast, make_member
 from tests.transactions import Play
 
@@ -219,3 +219,30 @@ async def test_a_pause_waits_for_what_is_being_signed_and_nothing_is_signed_afte
         assert not done, "the pause did not wait for the db transaction that signs"
     await stopping
     assert transaction_id in await find_pauses([transaction_id])
+
+
+async def test_what_is_stopped_between_nonce_and_signature_keeps_nobody_else_waiting(play: Play) -> None:
+    stage = play.stage
+    other = await register_points(stage.cast, play.node, stage.signer_id, owner_address=stage.signer_address)
+    await play.approved_mint()
+    await run_lanes()
+    stopped = await waiting(play)
+    await run_sql(
+        """WITH lane AS (UPDATE lane SET next_nonce = next_nonce + 1 RETURNING next_nonce - 1 AS nonce)
+           UPDATE transaction SET status = 'nonced', nonce = lane.nonce FROM lane WHERE id = {}""",
+        stopped,
+    )  # as a worker leaves it that dies just then
+    begun = await pause(stage.cast.alice.actor, PauseScope.CONTRACT, str(stage.contract_id), BECAUSE)
+    free = await play.approved_mint(contract_id=other)
+    await run_lanes()
+    await run_lanes()
+    [held] = await run_sql("SELECT status, nonce, action FROM transaction WHERE id = {}", stopped)
+    assert (held["status"], held["nonce"], (await play.view(free)).status) == ("queued", None, "broadcast")
+    for voter in (stage.cast.alice, stage.cast.bob):
+        await resume(voter.actor, begun.id)
+    await run_lanes()
+    play.node.mine()
+    await watch_chains()
+    views = [await play.view(action_id) for action_id in (free, held["action"])]
+    assert [view.outcome for view in views] == ["ok", "ok"]
+    assert views[1].nonce == (views[0].nonce or 0) + 1, "no gap"

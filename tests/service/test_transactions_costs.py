@@ -15,6 +15,7 @@ from portal.db.engine import run_sql
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.lanes import looking
 from portal.transactions.tables import Outcome, TransactionStatus
+from tests.actions import make_signer, register_points
 from tests.anvil import Anvil
 from tests.people import Cast
 from tests.transactions import Play, make_play
@@ -141,3 +142,25 @@ async def test_at_the_cap_the_same_bytes_are_sent_on_and_the_page_says_so(
 async def test_tx_86_the_database_refuses_settings_that_make_no_sense(play: Play, nonsense: str) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await run_sql(f"UPDATE chain SET {nonsense}")
+
+
+async def test_what_a_day_allows_is_for_two_signers_together_and_stops_neither(play: Play) -> None:
+    cast, node = play.stage.cast, play.node
+    signer_id, address = await make_signer(cast, "Second")
+    other = await register_points(cast, node, signer_id, owner_address=address)
+    first = [await play.approved_mint(to=somebody()), await play.approved_mint(to=somebody(), contract_id=other)]
+    await run_lanes()
+    one = max([await the_cost(play, action_id) for action_id in first])
+    node.rpc("evm_setAutomine", False)
+    policy = await create_policy(
+        cast.alice.actor, PolicyInput(name="One a day", approvals_required=0, most_cost_a_day_wei=str(one))
+    )
+    limited = [
+        await play.stage.propose_unsimulated(amount="1", to=somebody(), policy_id=policy.id, contract_id=contract)
+        for contract in (play.stage.contract_id, other)
+    ]
+    await simulate([action.id for action in limited])
+    free = [await play.approved_mint(to=somebody()), await play.approved_mint(to=somebody(), contract_id=other)]
+    await run_lanes()
+    assert sorted([(await play.view(action.id)).status.value for action in limited]) == ["broadcast", "queued"]
+    assert [(await play.view(action_id)).status.value for action_id in free] == ["broadcast", "broadcast"]
