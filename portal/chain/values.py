@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import rlp  # type: ignore[import-untyped]
 from eth_utils.crypto import keccak
 
 from portal.errors import FieldError
@@ -104,6 +105,11 @@ def checksum_address(address: str) -> str:
     digits = address[2:]
     marks = keccak(digits.encode()).hex()
     return "0x" + "".join(digit.upper() if mark > "7" else digit for digit, mark in zip(digits, marks, strict=False))
+
+
+def created_address(sender: str, nonce: int) -> str:
+    """The EIP-55 address of the contract that `sender` creates with its transaction `nonce` (yellow paper, 7)."""
+    return checksum_address("0x" + keccak(rlp.encode([bytes.fromhex(sender[2:]), nonce]))[-20:].hex())
 
 
 def _convert_address(_kind: str, value: Any, path: str, name: str) -> tuple[bytes, str]:

@@ -9,6 +9,9 @@ from eth_abi.abi import encode
 from structlog.testing import capture_logs
 
 from portal.actions.queries import get_action
+from portal.actions.schemas import DeploymentInput
+from portal.actions.service import propose_deployment, simulate
+from portal.chain.queries import get_contract
 from portal.db.engine import run_sql
 from portal.transactions.controls.service import cancel
 from portal.transactions.schemas import TransactionView
@@ -375,6 +378,32 @@ async def test_tx_74_a_bad_receipt_is_not_believed(world: World, change: dict[st
     assert view.status in (Status.BROADCAST, Status.SUSPECT)
     assert (view.outcome, view.block_hash, view.mined_at) == (None, None, None)
     await world.finish_ok(action_id)
+
+
+async def test_tx_74_where_a_contract_was_made_is_not_taken_from_a_receipt(world: World) -> None:
+    stage = world.play.stage
+    given = DeploymentInput(
+        name="Diplomas",
+        template="records",
+        chain_id=CHAIN,
+        signer_id=stage.signer_id,
+        policy_id=world.play.automatic,
+        arguments={"name": "Diplomas"},
+    )
+    action = await propose_deployment(stage.cast.alice.actor, given)
+    await simulate([action.id])
+    await world.work()
+    world.pass_blocks(1)
+    honest = world.node.rpc(RECEIPT, (await world.view(action.id)).hash)["contractAddress"]
+    lie = Alter(lambda receipt: receipt and {**receipt, "contractAddress": "0x" + "ab" * 20})
+    world.proxy.always(RECEIPT, lie)
+    with capture_logs() as logs:
+        await world.work()
+    world.pass_blocks(20)
+    await world.work(2)
+    contract = await get_contract(world.play.organization_id, action.contract_id)
+    assert (contract.status, str(contract.address).lower()) == ("active", honest)
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == ["security.receipt_differs"]
 
 
 async def test_tx_74_a_receipt_in_a_block_that_nobody_has_keeps_it_from_being_given_up(world: World) -> None:

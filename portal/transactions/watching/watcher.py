@@ -17,6 +17,7 @@ from portal import clock
 from portal.chain.queries import get_abi
 from portal.chain.rpc import Block, Call, Node, NodeUnavailable, Receipt, get_node
 from portal.chain.service import record_head, record_nodes
+from portal.chain.values import created_address
 from portal.db.engine import run_sql, try_advisory_lock
 from portal.db.notices import announce
 from portal.jobs.queue import ring
@@ -235,7 +236,7 @@ def _mined_step(work: Work, receipt: Receipt, outcome: Outcome, reason: str | No
             **facts,
             "revert_reason": reason,
             "mined_hash": receipt.hash,
-            "contract_address": receipt.contract_address,
+            "contract_address": _created(work, receipt) if outcome is Outcome.OK else None,
             "gas_used": receipt.gas_used,
             "gas_price_wei": str(receipt.gas_price_wei),
             "mined_at": clock.now(),
@@ -244,6 +245,17 @@ def _mined_step(work: Work, receipt: Receipt, outcome: Outcome, reason: str | No
         },
         detail={**facts, "hash": receipt.hash, "reason": reason, "closing_reason": work.closing_reason},
     )
+
+
+def _created(work: Work, receipt: Receipt) -> str | None:
+    """Where the contract is that `work` deploys. What later calls go to is reckoned, not taken from a node."""
+    if work.deploys_contract_id is None or work.nonce is None:
+        return None
+    address = created_address(work.signer_address, work.nonce)
+    if receipt.contract_address != address:
+        with correlated(work):
+            log.error("security.receipt_differs", contract_address=address, said=receipt.contract_address)
+    return address
 
 
 async def _revert_reason(work: Work, receipt: Receipt, node: Node) -> str:
