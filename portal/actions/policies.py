@@ -8,7 +8,7 @@ import msgspec
 
 from portal import clock
 from portal.accounts.permissions import Permission
-from portal.accounts.schemas import Actor
+from portal.accounts.schemas import Actor, ActorKind
 from portal.actions import queries
 from portal.actions.checks import checked, checked_text
 from portal.actions.errors import NameTaken
@@ -17,13 +17,14 @@ from portal.actions.tables import Policy, PolicyVersion
 from portal.audit import service as audit
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from portal.errors import InputInvalid, NotFound, PreconditionFailed
+from portal.errors import Forbidden, InputInvalid, NotFound, PreconditionFailed
 
 
 async def create_policy(actor: Actor, given: PolicyInput) -> PolicyView:
-    """A new policy with version 1. Raises `InputInvalid` and `NameTaken`."""
+    """A new policy with version 1. Raises `Forbidden`, `InputInvalid` and `NameTaken`."""
     actor.require(Permission.POLICIES_WRITE)
     given = _checked(given)
+    _check_asks_people(actor, given)
     policy_id, now = new_id(), clock.now()
     async with transaction():
         inserted = (
@@ -48,11 +49,12 @@ async def change_policy(
     What is already proposed, or approved and not signed yet, stays bound to the version it was proposed under, but for
     what is stricter in the new one: that binds at once (the view `policy_terms`).
 
-    Raises `NotFound`, `InputInvalid`, `NameTaken`, and `PreconditionFailed` unless its newest version is still
-    `expected`. A change that changes nothing makes no version.
+    Raises `Forbidden`, `NotFound`, `InputInvalid`, `NameTaken`, and `PreconditionFailed` unless its newest version is
+    still `expected`. A change that changes nothing makes no version.
     """
     actor.require(Permission.POLICIES_WRITE)
     given = _checked(given)
+    _check_asks_people(actor, given)
     async with transaction():
         if not await run_sql(
             "SELECT id FROM policy WHERE id = {} AND organization = {} FOR UPDATE", policy_id, actor.organization_id
@@ -84,6 +86,12 @@ def _checked(given: PolicyInput) -> PolicyInput:
             "The limit for 24 hours is below that for one action: what costs more would wait for ever.",
         )
     return given
+
+
+def _check_asks_people(actor: Actor, given: PolicyInput) -> None:
+    """A key that made a policy which asks nobody, and proposed under it, would have approved by itself."""
+    if given.approvals_required == 0 and actor.kind is ActorKind.API_KEY:
+        raise Forbidden("Only a member who signs in, never a key, decides that actions run without an approval.")
 
 
 async def _add_version(policy_id: UUID, number: int, given: PolicyInput) -> None:

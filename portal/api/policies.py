@@ -37,7 +37,13 @@ async def list_policies(actor: Acting, cursor: Cursor = None, limit: Limit = DEF
     return await queries.list_policies(actor.organization_id, cursor=cursor, limit=limit)
 
 
-@post("/policies", summary="Create a policy", opt=WRITE, responses=problems(409, 422))
+@post(
+    "/policies",
+    summary="Create a policy",
+    description="One that asks nobody (`approvals_required` is 0) is made by a person with a session token only.",
+    opt=WRITE,
+    responses=problems(409, 422),
+)
 async def create_policy(actor: Acting, data: PolicyInputBody) -> Response[PolicyView]:
     view = await service.create_policy(actor, data)
     return created(view, f"policies/{view.id}", version=view.version_id)
@@ -53,8 +59,8 @@ async def get_policy(actor: Acting, policy_id: FromPath[UUID]) -> Response[Polic
     "/policies/{policy_id:uuid}",
     summary="Change a policy",
     description=(
-        "Makes a new version; actions that are already proposed keep theirs, but for what becomes stricter. "
-        "Needs If-Match."
+        "Makes a new version; actions that are already proposed keep theirs, but for what becomes stricter. Only a "
+        "person with a session token can give it one that asks nobody. Needs If-Match."
     ),
     opt=WRITE,
     response_headers=ETAG,

@@ -58,7 +58,7 @@ def address_of(number: int) -> str:
 
 
 async def make_field(stack: Stack, node: Anvil, database: asyncpg.Connection) -> Field:
-    policy = stack.api_post("policies", {"name": "By itself", "approvals_required": 0})["id"]
+    policy = stack.api("policies")["items"][0]["id"]  # the quickstart's own, which asks nobody
     signers = [stack.api_post("signers", {"name": f"Lane {number}"})["id"] for number in range(max(LANES))]
     await until_none(database, "signer WHERE status = 'pending'")
     for signer in signers:

@@ -59,7 +59,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PUT /api/v1/signers/{signer_id}/status": {"status": "disabled"},
     "PUT /api/v1/signer-groups/{group_id}": {"name": "Taken over", "signer_ids": []},
     "PUT /api/v1/contracts/{contract_id}/senders": {"signer_id": "0199c3a4-6f2e-7b1d-9c57-2f8e4a1b3c5d"},
-    "PUT /api/v1/policies/{policy_id}": {"name": "Nobody", "approvals_required": 0},
+    "PUT /api/v1/policies/{policy_id}": {"name": "Anybody", "approvals_required": 1},
     "POST /api/v1/actions/{action_id}/approvals": {"digest": "0" * 64, "code": "123456"},
     "POST /api/v1/actions/{action_id}/rejections": {"reason": "Because I can."},
     "POST /api/v1/actions/{action_id}/cancellations": {"reason": "Because I can."},

@@ -117,6 +117,23 @@ async def test_nobody_gives_a_key_more_than_they_have(http: httpx.AsyncClient, c
     problem(await http.post("/api/v1/api-keys", json=wanted, headers=manager), 403, "forbidden")
 
 
+async def test_a_key_makes_no_policy_that_asks_nobody(http: httpx.AsyncClient, cast: Cast) -> None:
+    key, own = await key_of(cast.alice), await session_of(cast.alice)
+    nobody = {"name": "Nobody", "approvals_required": 0}
+    problem(await http.post("/api/v1/policies", json=nobody, headers=key), 403, "forbidden")
+    made = await http.post("/api/v1/policies", json=nobody | {"approvals_required": 1}, headers=key)
+    version = {"If-Match": made.headers["etag"]}
+    path = f"/api/v1/policies/{made.json()['id']}"
+    problem(await http.put(path, json=nobody, headers=key | version), 403, "forbidden")
+    changed = await http.put(path, json=nobody, headers=own | version)
+    assert changed.json()["approvals_required"] == 0, "a person may"
+    problem(
+        await http.put(path, json=nobody | {"name": "More"}, headers=key | {"If-Match": changed.headers["etag"]}),
+        403,
+        "forbidden",
+    )
+
+
 async def test_a_disabled_member_is_out_at_once(http: httpx.AsyncClient, cast: Cast) -> None:
     own = await session_of(cast.bob)
     assert (await http.get("/api/v1/actions", headers=own)).status_code == 200

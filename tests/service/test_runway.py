@@ -214,6 +214,7 @@ async def test_a_chain_without_a_node_keeps_no_other_from_being_read(play: Play)
         ({"policy_id": None}, "/policy_id"),
         ({"low_balance_wei": None}, "/low_balance_wei"),
         ({"top_up_wei": "0"}, "/top_up_wei"),
+        ({"top_up_wei": str(2**256)}, "/top_up_wei"),
         ({"low_balance_wei": "-1"}, "/low_balance_wei"),
         ({"treasury_id": "itself"}, "/treasury_id"),
         ({"treasury_id": UUID(int=1)}, "/treasury_id"),

@@ -9,6 +9,7 @@ import msgspec
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.actions.checks import checked
+from portal.actions.proposals import MAX_WEI
 from portal.actions.queries import get_policy
 from portal.actions.schemas import DecimalString
 from portal.audit import service as audit
@@ -193,6 +194,8 @@ def _check_whole(given: TopUpInput) -> None:
         raise InputInvalid.at(f"/{missing[0]}", "A top-up needs an amount, a signer that sends it, and a policy.")
     if given.top_up_wei is not None and given.low_balance_wei is None:
         raise InputInvalid.at("/low_balance_wei", "Say below which balance it is topped up.")
+    if int(given.top_up_wei or 0) > MAX_WEI:
+        raise InputInvalid.at("/top_up_wei", f"At most {MAX_WEI} wei can be sent.")
     if given.top_up_wei == "0":
         raise InputInvalid.at("/top_up_wei", "A top-up sends more than nothing.")
 
