@@ -13,7 +13,7 @@ from eth_abi.exceptions import DecodingError
 from eth_utils.abi import function_signature_to_4byte_selector
 
 from portal.actions.schemas import BatchedCall
-from portal.chain.abi import Abi, EncodedCall, decode_call, get_function
+from portal.chain.abi import Abi, EncodedCall, decode_call, elements_by_selector, get_function
 from portal.errors import FieldError, InputInvalid
 
 MULTICALL = "multicall(bytes[])"
@@ -76,7 +76,8 @@ def inner_calls(calldata: bytes) -> list[bytes]:
 
 def read_batch(abi: Abi, calldata: bytes) -> list[EncodedCall]:
     """The calls in a `MULTICALL`, decoded; one that is not of the ABI has no function and no arguments."""
-    return [_read(abi, call) for call in inner_calls(calldata)]
+    elements = elements_by_selector(abi)
+    return [_read(elements, call) for call in inner_calls(calldata)]
 
 
 def check_readable(abi: Abi, calldata: bytes) -> None:
@@ -91,9 +92,9 @@ def check_readable(abi: Abi, calldata: bytes) -> None:
             )
 
 
-def _read(abi: Abi, calldata: bytes) -> EncodedCall:
+def _read(elements: dict[bytes, dict[str, Any]], calldata: bytes) -> EncodedCall:
     try:
-        return decode_call(abi, calldata)
+        return decode_call(elements, calldata)
     except InputInvalid:
         return EncodedCall("", calldata, [])
 

@@ -271,16 +271,28 @@ def _encode_arguments(
     return arguments, encoded
 
 
-def decode_call(abi: Abi, calldata: bytes) -> EncodedCall:
-    """The call that `calldata` is. Raises `InputInvalid` unless encoding it again gives the same bytes."""
+def elements_by_selector(abi: Abi) -> dict[bytes, dict[str, Any]]:
+    """The functions of an ABI by the first bytes of their calls; a plain transfer has none."""
+    found: dict[bytes, dict[str, Any]] = {}
     for element in abi:
-        if element["type"] == "receive" and not calldata:
-            return EncodedCall(RECEIVE, b"", [])
+        if element["type"] == "receive":
+            found.setdefault(b"", element)
         if element["type"] == "function":
-            function = signature(element)
-            if function_signature_to_4byte_selector(function) == calldata[:4]:
-                return EncodedCall(function, calldata, _decode_arguments(element, calldata[4:]))
-    raise InputInvalid.at("/calldata", f"The contract has no function with the selector 0x{calldata[:4].hex()}.")
+            found.setdefault(function_signature_to_4byte_selector(signature(element)), element)
+    return found
+
+
+def decode_call(elements: dict[bytes, dict[str, Any]], calldata: bytes) -> EncodedCall:
+    """The call that `calldata` is, of `elements_by_selector`.
+
+    Raises `InputInvalid` unless encoding it again gives the same bytes.
+    """
+    element = elements.get(calldata[:4])
+    if element is None:
+        raise InputInvalid.at("/calldata", f"The contract has no function with the selector 0x{calldata[:4].hex()}.")
+    if element["type"] == "receive":
+        return EncodedCall(RECEIVE, b"", [])
+    return EncodedCall(signature(element), calldata, _decode_arguments(element, calldata[4:]))
 
 
 def _decode_arguments(element: dict[str, Any], data: bytes) -> list[dict[str, Any]]:
