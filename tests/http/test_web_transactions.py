@@ -165,6 +165,9 @@ async def test_the_proof_of_a_displacement_is_shown(reader: Reader, play: Play) 
     assert EVIDENCE["foreign_hash"] in page.text
     assert "in block 1,200" in shown
     assert "9, so 1 is used" in shown
+    overview = text_of(await reader.get(f"{HOME}/overview"))
+    assert "Needs attention" in overview
+    assert "Another program used the key." in overview
 
 
 async def test_an_attempt_that_does_nothing_is_told_from_the_call(reader: Reader, play: Play) -> None:

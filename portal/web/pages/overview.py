@@ -27,7 +27,7 @@ from portal.transactions.signers.runway import Runway, list_runways
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.pages.runway import days_in_words
-from portal.web.render import AnyRequest, amount, count, duration
+from portal.web.render import AnyRequest, coins, count, duration
 from portal.web.sender_words import roughly
 from portal.web.states import STATES
 
@@ -244,8 +244,8 @@ def _low(desk: Desk, runways: list[Runway]) -> list[dict[str, Any]]:
     """The signers that have less than they should, in words."""
     return [
         {
-            "title": f"{it.signer_name} has {amount(it.balance_wei or 0, 18, it.currency)} left on {it.chain_name}",
-            "advice": f"That is below {amount(it.low_balance_wei or 0, 18, it.currency)}. Send some to its address, or "
+            "title": f"{it.signer_name} has {coins(it.balance_wei or 0, it.currency)} left on {it.chain_name}",
+            "advice": f"That is below {coins(it.low_balance_wei or 0, it.currency)}. Send some to its address, or "
             "approve the top-up where one is proposed.",
             "href": desk.url(f"signers/{it.signer_id}/runway"),
             "icon": "gas-station",
@@ -258,11 +258,12 @@ def _low(desk: Desk, runways: list[Runway]) -> list[dict[str, Any]]:
 
 async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -> list[dict[str, Any]]:
     """What does not go on by itself, each with what to do about it."""
+    week = clock.now() - timedelta(days=7)
     held = (await transactions.list_transactions(organization, held=True, limit=10)).items
-    failed_signals = await signals.count_signals_by_status(
-        organization, SignalFilter(since=clock.now() - timedelta(days=7)), signals.TROUBLED
-    )
-    found = [await _held(desk, each) for each in held]
+    lost = next(each for each in await transactions.count_by_status(organization) if each == "displaced")
+    displaced = (await transactions.list_transactions(organization, status=lost, limit=3)).items
+    failed_signals = await signals.count_signals_by_status(organization, SignalFilter(since=week), signals.TROUBLED)
+    found = [await _stopped(desk, each) for each in [*(one for one in displaced if one.queued_at > week), *held]]
     found += [_refusing(desk, each) for each in sources if each.rejected_24h]
     for status, advice in (
         ("failed", "A rule could not be evaluated. The signal says why; mend the rule, then assess it again."),
@@ -295,14 +296,15 @@ def _refusing(desk: Desk, source: SourceView) -> dict[str, Any]:
     }
 
 
-async def _held(desk: Desk, transaction: TransactionView) -> dict[str, Any]:
+async def _stopped(desk: Desk, transaction: TransactionView) -> dict[str, Any]:
+    state = STATES["displaced" if transaction.failure else "paused"]
     action = await actions.get_action(desk.actor.organization_id, transaction.action_id)
     return {
         "title": action.summary,
-        "advice": transaction.waiting_for or "It waits.",
+        "advice": transaction.failure or transaction.waiting_for or "It waits.",
         "href": desk.url(f"actions/{action.id}"),
-        "icon": "player-pause",
-        "tone": "warn",
+        "icon": state.icon,
+        "tone": state.tone,
     }
 
 
