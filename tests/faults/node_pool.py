@@ -32,6 +32,8 @@ class GethPool:
     delegated: set[str] = field(default_factory=set)
     """EIP-7702 accounts (lower case): one transaction at a time."""
     slots: dict[tuple[str, int], tuple[RawTransaction, bytes]] = field(default_factory=dict)
+    taken: list[tuple[RawTransaction, bytes]] = field(default_factory=list)
+    """Whatever was ever in it, the oldest first: other nodes may have kept that."""
 
     async def answer(self, call: dict[str, Any], forward: Forward) -> dict[str, Any] | None:
         """The pool's own answer; None where anvil knows better."""
@@ -60,6 +62,12 @@ class GethPool:
         """Forget everything, as a node does that restarts."""
         self.slots.clear()
 
+    def bring_back(self, which: int) -> None:
+        """A miner has bytes that were taken once, dropped or replaced since, in place of what is here now."""
+        new, raw = self.taken[which % len(self.taken)]
+        if self._nonce_of(new.sender) <= new.nonce:
+            self.slots[new.sender.lower(), new.nonce] = (new, raw)
+
     def mine(self, blocks: int = 1, *, seconds: int = 12) -> None:
         """Include what may be included, in the next block; the others follow `seconds` apart, empty."""
         if not self.holds_back:
@@ -74,7 +82,7 @@ class GethPool:
         self.node.mine()
 
     def _include(self, sender: str, base_fee: int) -> None:
-        nonce = int(self.node.rpc("eth_getTransactionCount", sender, "latest"), 16)
+        nonce = self._nonce_of(sender)
         for key in [key for key in self.slots if key[0] == sender and key[1] < nonce]:
             del self.slots[key]
         while (slot := self.slots.get((sender, nonce))) and slot[0].max_fee_wei >= base_fee:
@@ -84,6 +92,9 @@ class GethPool:
                 return  # it cannot be paid for any more, so it waits
             del self.slots[sender, nonce]
             nonce += 1
+
+    def _nonce_of(self, sender: str) -> int:
+        return int(self.node.rpc("eth_getTransactionCount", sender, "latest"), 16)
 
     def _next_base_fee(self) -> int:
         return int(self.node.rpc("eth_feeHistory", "0x1", "latest", [])["baseFeePerGas"][-1], 16)
@@ -109,6 +120,7 @@ class GethPool:
         if (old := self.slots.get(key)) and not _beats(new, old[0]):
             raise Refused("replacement transaction underpriced")
         self.slots[key] = (new, raw)
+        self.taken.append((new, raw))
 
     async def _must_be_payable(self, new: RawTransaction, key: tuple[str, int], forward: Forward) -> None:
         balance = await self._number(forward, "eth_getBalance", new.sender, "latest")

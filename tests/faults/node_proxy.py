@@ -12,7 +12,7 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -131,6 +131,8 @@ class NodeProxy:
     """The calls of a batch are carried out, and answered, from the last to the first."""
     sent: list[Sent] = field(default_factory=list)
     asked: Counter[str] = field(default_factory=Counter)
+    witness: Callable[[bytes], Awaitable[None]] | None = None
+    """Is shown signed bytes, in the proxy's thread, before anything becomes of them."""
 
     def __post_init__(self) -> None:
         self._plans: list[_Plan] = []
@@ -143,11 +145,11 @@ class NodeProxy:
 
     def start(self) -> "NodeProxy":
         self._thread.start()
-        self._in_thread(self._open())
+        self.in_thread(self._open())
         return self
 
     def stop(self) -> None:
-        self._in_thread(self._close())
+        self.in_thread(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
         self._loop.close()
@@ -184,7 +186,8 @@ class NodeProxy:
 
     # What happens in the proxy's thread
 
-    def _in_thread(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def in_thread(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """What `work` gives, done there."""
         done: Future[Any] = asyncio.run_coroutine_threadsafe(work, self._loop)
         return done.result(timeout=10)
 
@@ -208,6 +211,9 @@ class NodeProxy:
         body = await request.json()
         calls: list[Call] = body if isinstance(body, list) else [body]
         order = list(reversed(calls)) if self.reorders else calls
+        for call in order if self.witness else ():
+            if call["method"] == SEND:
+                await self.witness(bytes.fromhex(call["params"][0].removeprefix("0x")))
         faults = [self._fault_of(call) for call in order]
         broken = next((fault for fault in faults if isinstance(fault, Break)), None)
         if broken and not broken.reaches:

@@ -1,37 +1,34 @@
 """The stage for faults of transactions: the engine before the fault proxy before anvil, and what must always hold."""
 
 import asyncio
-import json
 import time
-import urllib.request
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
-from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from portal import clock
 from portal.audit.service import verify
 from portal.chain import endpoint
-from portal.chain.rpc import Node, get_node
-from portal.db.engine import run_sql
+from portal.chain.rpc import Node, close_nodes, get_node
+from portal.db.engine import run_sql, transaction
 from portal.settings import get_settings
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.schemas import TransactionView
 from tests.actions import CHAIN
 from tests.anvil import Anvil
+from tests.faults import invariants
 from tests.faults.node_pool import GethPool
-from tests.faults.node_proxy import RECEIPT, NodeProxy
+from tests.faults.node_proxy import NodeProxy
 from tests.faults.raw_transactions import RawTransaction, decode_raw
 from tests.transactions import Play
 
 ENDED = frozenset({"finalized", "displaced", "rejected", "refused", "expired", "cancelled"})
-HOLDS_NONCE = frozenset({"nonced", "signed", "broadcast", "closing", "suspect", "mined", "confirmed"})
 
 
 @dataclass
@@ -44,6 +41,8 @@ class World:
     """How far the time in this test is before the real one."""
     jumped: timedelta = field(default_factory=timedelta)
     """How wrong the portal's wall clock is."""
+    final_after: int = 70
+    """Blocks after which everything before them is final."""
 
     @property
     def node(self) -> Anvil:
@@ -122,7 +121,9 @@ class World:
             open_ones = await run_sql("SELECT status, reason FROM transaction WHERE NOT status = ANY({})", list(ENDED))
             if not open_ones:
                 break
-            self.pass_blocks(1 if any(row["status"] in ("signed", "broadcast") for row in open_ones) else 70)
+            self.pass_blocks(
+                1 if any(row["status"] in ("signed", "broadcast") for row in open_ones) else self.final_after
+            )
             self.later(31)
         else:
             raise AssertionError(f"these never end: {open_ones}")
@@ -154,76 +155,43 @@ class World:
         )
         return [decode_raw(bytes(row["raw_bytes"])) for row in rows]
 
-    async def must_hold(self, *, audit: bool = True) -> None:
-        """The invariants that hold at any moment, whatever went wrong; `audit`: its whole chain, too."""
-        await self._bytes_were_stored_first()
-        await self._one_nonce_and_one_payload_each()
-        await self._executed_once_at_most()
-        await self._no_gaps()
-        if audit:
-            assert await verify(self.play.organization_id) is None, "the audit chain is broken"
+    async def must_hold(self) -> None:
+        """The invariants that hold at any moment, whatever went wrong."""
+        invariants.check(await invariants.read_facts(self))
+        assert await verify(self.play.organization_id) is None, "the audit chain is broken"
 
-    async def _bytes_were_stored_first(self) -> None:
-        """As an attempt; or, where no transaction has the nonce, in the audit entry of what fills the gap."""
-        attempts = await run_sql("SELECT raw_bytes FROM attempt")
-        fillers = await run_sql(
-            "SELECT detail->>'raw_bytes' AS raw_bytes FROM audit_entry WHERE kind = 'transaction.gap_filled'"
-        )
-        stored = {bytes(row["raw_bytes"]) for row in attempts}
-        stored |= {bytes.fromhex(row["raw_bytes"].removeprefix("0x")) for row in fillers}
-        assert {each.raw for each in self.proxy.sent} <= stored, "bytes went out that are stored nowhere"
 
-    async def _one_nonce_and_one_payload_each(self) -> None:
-        rows = await run_sql(
-            """SELECT a.transaction, a.kind, a.raw_bytes, t.nonce, action.calldata, action.to_address, action.value_wei
-               FROM attempt a JOIN transaction t ON t.id = a.transaction JOIN action ON action.id = t.action"""
-        )
-        nonces = defaultdict(set)
-        for row in rows:
-            said = decode_raw(bytes(row["raw_bytes"]))
-            nonces[row["transaction"]].add(said.nonce)
-            if row["kind"] == "noop":
-                assert said.does_nothing, "what closes a nonce does something"
-            else:
-                approved = ((row["to_address"] or "").lower(), bytes(row["calldata"]), int(row["value_wei"]))
-                assert (said.to, said.data, said.value_wei) == approved, "other bytes were signed than approved"
-            assert row["nonce"] in (None, said.nonce), "an attempt has another nonce than its transaction"
-        assert all(len(each) == 1 for each in nonces.values()), "a transaction was signed with two nonces"
+async def forget_nodes() -> None:
+    """As a process that starts, which knows nothing of earlier failures."""
+    await close_nodes()
+    get_node.cache_clear()
 
-    async def _executed_once_at_most(self) -> None:
-        rows = await run_sql("SELECT transaction, hash FROM attempt WHERE kind = 'call'")
-        receipts = self._receipts([row["hash"] for row in rows])
-        executed: defaultdict[UUID, int] = defaultdict(int)
-        for row, receipt in zip(rows, receipts, strict=True):
-            executed[row["transaction"]] += bool(receipt and receipt["status"] == "0x1")
-        assert all(count <= 1 for count in executed.values()), "an action was executed twice"
 
-    def _receipts(self, hashes: list[str]) -> list[Any]:
-        """As the chain itself has them, by one request."""
-        calls = [{"id": n, "method": RECEIPT, "params": [hash]} for n, hash in enumerate(hashes)]
-        body = json.dumps([{"jsonrpc": "2.0", **call} for call in calls]).encode()
-        request = urllib.request.Request(self.node.url, body, {"content-type": "application/json"})
-        if not hashes:
-            return []
-        with urllib.request.urlopen(request, timeout=10) as response:
-            answers = {answer["id"]: answer["result"] for answer in json.load(response)}
-        return [answers[n] for n in range(len(hashes))]
+async def forget_transactions() -> None:
+    """So that no story has to read what was in all those before it."""
+    async with transaction():
+        await run_sql("SET LOCAL session_replication_role = replica")
+        for table in ("attempt", "transaction", "decision", "action", "outbox", "pause"):
+            await run_sql(f"DELETE FROM {table}")
 
-    async def _no_gaps(self) -> None:
-        for lane in await run_sql(
-            "SELECT l.id, l.next_nonce, s.address FROM lane l JOIN signer s ON s.id = l.signer WHERE next_nonce > 0"
-        ):
-            rows = await run_sql(
-                "SELECT nonce, status FROM transaction WHERE lane = {} AND nonce IS NOT NULL", lane["id"]
-            )
-            owned = {row["nonce"] for row in rows}
-            count = int(self.node.rpc("eth_getTransactionCount", lane["address"], "latest"), 16)
-            missing = set(range(count, lane["next_nonce"])) - owned
-            assert not missing, f"nobody has the nonces {sorted(missing)}, and the lane is past them"
-            beyond = [
-                row["nonce"] for row in rows if row["status"] in HOLDS_NONCE and row["nonce"] >= lane["next_nonce"]
-            ]
-            assert not beyond, f"the nonces {beyond} would be given out again"
+
+@asynccontextmanager
+async def witnessed(world: World, unstored: list[bytes]) -> AsyncIterator[None]:
+    """Whatever comes to the node is looked for in the database before anything else becomes of it."""
+    stored = """SELECT FROM attempt WHERE raw_bytes = $1 UNION ALL
+                SELECT FROM audit_entry WHERE kind = 'transaction.gap_filled' AND detail->>'raw_bytes' = $2"""
+    connection = world.proxy.in_thread(asyncpg.connect(get_settings().database_url))
+
+    async def look(raw: bytes) -> None:
+        if not await connection.fetch(stored, raw, "0x" + raw.hex()):
+            unstored.append(raw)
+
+    world.proxy.witness = look
+    try:
+        yield
+    finally:
+        world.proxy.witness = None
+        world.proxy.in_thread(connection.close())
 
 
 RETIRED: list[Node] = []

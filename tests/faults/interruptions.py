@@ -1,0 +1,81 @@
+"""A worker that dies, or is stopped for a while, at one of its waits for the database or a node."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from portal.chain.endpoint import Endpoint
+from portal.db.engine import Engine, in_transaction
+from portal.transactions.jobs import run_lanes, watch_chains
+from tests.faults.world import World
+from tests.transactions import Killed
+
+
+@contextmanager
+def waits_seen(look: Callable[..., Awaitable[None]]) -> Iterator[None]:
+    """Before each wait for the database or a node `look` is called with what is waited for."""
+
+    def wrapped(real: Any) -> Any:
+        async def call(*given: Any, **more: Any) -> Any:
+            await look(*given)
+            return await real(*given, **more)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in ((Engine, "run_querystring"), (Endpoint, "_post")):
+            patch.setattr(owner, name, wrapped(getattr(owner, name)))
+        yield
+
+
+async def die(waits: int) -> None:
+    """A worker's second, unless it dies before, at the so-manieth wait; with it dies all that it had begun."""
+    left = waits
+
+    async def look(*_given: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise Killed
+
+    others = asyncio.all_tasks()
+    with waits_seen(look):
+        with suppress(Killed, asyncio.CancelledError):  # the latter where others wait for what the dead one asked
+            await run_lanes()
+            await watch_chains()
+        begun = asyncio.all_tasks() - others
+        for task in begun:
+            task.cancel()
+        await asyncio.gather(*begun, return_exceptions=True)
+
+
+async def stall(world: World, waits: int) -> None:
+    """A pass over the lanes stops at the so-manieth wait until another worker has taken over and done a second's work.
+
+    Not within a db transaction, whose locks keep all others waiting; nor where others of this process wait, too.
+    """
+    left, stopped, go_on = waits, asyncio.Event(), asyncio.Event()
+
+    async def look(_owner: Any, asked: Any, *_more: Any) -> None:
+        nonlocal left
+        if in_transaction() or (isinstance(asked, list) and asked[0][0] == "eth_chainId"):
+            return
+        left -= 1
+        if left == 0:
+            stopped.set()
+            await go_on.wait()
+
+    with waits_seen(look):
+        first, stop = asyncio.create_task(run_lanes()), asyncio.create_task(stopped.wait())
+        await asyncio.wait([first, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        try:
+            if stopped.is_set():
+                await world.leases_end()
+                await world.work()
+        finally:
+            go_on.set()
+            await first
