@@ -315,7 +315,7 @@ class Story(RuleBasedStateMachine):
             if self.actions and not self.broken:
                 self.run(self.end())
         finally:
-            self.run(forget_transactions())
+            self.run(forget_transactions(and_lanes=self.broken))
             for rest in (self.world.proxy.sent, self.world.pool.slots, self.world.pool.taken, self.unstored):
                 rest.clear()
 

@@ -167,11 +167,11 @@ async def forget_nodes() -> None:
     get_node.cache_clear()
 
 
-async def forget_transactions() -> None:
-    """So that no story has to read what was in all those before it."""
+async def forget_transactions(*, and_lanes: bool) -> None:
+    """So that no story reads what was in all those before it; `and_lanes`, nor goes on with nonces that went wrong."""
     async with transaction():
         await run_sql("SET LOCAL session_replication_role = replica")
-        for table in ("attempt", "transaction", "decision", "action", "outbox", "pause"):
+        for table in ("attempt", "transaction", "decision", "action", "outbox", "pause", *["lane"] * and_lanes):
             await run_sql(f"DELETE FROM {table}")
 
 
