@@ -12,6 +12,7 @@ from typing import Any
 
 import asyncpg
 import httpx
+import psycopg
 import pytest
 import pytest_asyncio
 from xdist.scheduler import LoadScopeScheduling
@@ -55,6 +56,10 @@ def start_postgres(config: pytest.Config) -> None:
     folder = tempfile.TemporaryDirectory(prefix="portal-test-")
     server = Postgres(Path(folder.name))
     os.environ[SERVER] = server.start()
+    with psycopg.connect(f"{os.environ[SERVER]}/postgres", autocommit=True) as connection:
+        # Tests kill servers, but nobody cuts the power: to wait for the disk at each commit proves nothing.
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
 
     def stop() -> None:
         server.stop()
@@ -79,6 +84,11 @@ class ByPortal(LoadScopeScheduling):
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPortal | None:
     return ByPortal(config, log) if config.getoption("dist") == "loadgroup" else None
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are processors, since many tests wait for blocks, timers and processes."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1) + 1
 
 
 def free_port() -> int:
