@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 from saq import Job, Queue, Status, Worker
 
+from portal.db.engine import run_sql
 from portal.jobs import registry
-from portal.jobs.queue import make_queue
+from portal.jobs.queue import make_queue, open_doorbell
 from portal.jobs.registry import EVERY_SECOND, saq_crons, saq_functions
+from portal.transactions.jobs import watch_chains
+from tests.transactions import Play
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -18,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("database")
 async def queue() -> AsyncIterator[Queue]:
     queue = make_queue()
     await queue.connect()
+    await run_sql("DELETE FROM saq_jobs")
     yield queue
     await queue.disconnect()
 
@@ -78,3 +82,16 @@ async def test_a_slow_turn_is_not_overtaken_by_the_next_but_a_ring_is_answered(
     await asyncio.sleep(0)
     may_end.set()
     assert (await asyncio.gather(slow, rung), begun) == ([1, 1], 2)
+
+
+@pytest.mark.parametrize(("block_seconds", "asks"), [(1, True), (12, False)])
+async def test_a_quick_chain_is_looked_at_again_before_the_clock_says_so(
+    play: Play, queue: Queue, block_seconds: int, asks: bool
+) -> None:
+    play.node.rpc("anvil_mine", hex(70), hex(block_seconds))
+    await play.sent_mint()
+    async with open_doorbell(queue):
+        await watch_chains()
+    rung = await queue.dequeue(timeout=2 if asks else 0.5)
+    assert bool(rung) is asks
+    assert rung is None or rung.function == "watch_chains"
