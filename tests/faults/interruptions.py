@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from portal.chain.endpoint import Endpoint
-from portal.db.engine import Engine, in_transaction
+from portal.db.engine import Engine, Transaction, in_transaction
 from portal.transactions.jobs import run_lanes, watch_chains
 from tests.faults.world import World
 from tests.transactions import Killed
@@ -26,7 +26,7 @@ def waits_seen(look: Callable[..., Awaitable[None]]) -> Iterator[None]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((Engine, "run_querystring"), (Endpoint, "_post")):
+        for owner, name in ((Engine, "run_querystring"), (Transaction, "get_connection"), (Endpoint, "_post")):
             patch.setattr(owner, name, wrapped(getattr(owner, name)))
         yield
 
@@ -59,7 +59,7 @@ async def stall(world: World, waits: int) -> None:
     """
     left, stopped, go_on = waits, asyncio.Event(), asyncio.Event()
 
-    async def look(_owner: Any, asked: Any, *_more: Any) -> None:
+    async def look(_owner: Any, asked: Any = None, *_more: Any) -> None:
         nonlocal left
         if in_transaction() or (isinstance(asked, list) and asked[0][0] == "eth_chainId"):
             return

@@ -230,8 +230,10 @@ def _no_gaps(facts: Facts) -> None:
 
 def check_limits(facts: Facts) -> None:
     """What is paid, how many are out, and what each state is worth by the chain."""
+    came_back = {subject for kind, subject, _ in facts.rows["told"] if kind == "transaction.reorganised"}
     for lane in facts.rows["lanes"]:
-        out = [row for row in facts.transactions if row["lane"] == lane["id"] and row["status"] in IN_FLIGHT]
+        of_lane = [row for row in facts.transactions if row["lane"] == lane["id"] and row["id"] not in came_back]
+        out = [row for row in of_lane if row["status"] in IN_FLIGHT]
         assert len(out) <= lane["in_flight_limit"], "more are in flight than the chain's setting allows"
     for row in facts.transactions:
         attempts, lane = facts.attempts_of[row["id"]], facts.lane_of.get(row["lane"])
