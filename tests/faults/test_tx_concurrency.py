@@ -154,6 +154,22 @@ async def test_tx_20_the_first_nonce_is_not_taken_from_a_node_that_lags(world: W
         assert view.nonce == 1
 
 
+async def test_tx_20_a_first_nonce_far_beyond_the_other_nodes_is_not_taken(
+    world: World, other_proxy: NodeProxy
+) -> None:
+    action_id = await world.play.approved_mint()
+    world.proxy.always(COUNT, Alter(lambda _: hex(10**6)))
+    with nodes_at(world.proxy.url, other_proxy.url):
+        await run_lanes()
+        view = await world.view(action_id)
+        assert (view.status, view.nonce) == ("queued", None)
+        assert "The nodes name other next nonces" in str(view.waiting_for)
+        assert world.proxy.sent == other_proxy.sent == []
+        world.proxy.clear()
+        (view,) = await world.finish_ok(action_id)
+        assert view.nonce == 1
+
+
 async def test_tx_21_without_the_first_nonce_nothing_is_signed(world: World) -> None:
     action_id = await world.play.approved_mint()
     world.proxy.plan(COUNT, Break(503), refuse("header not found"))

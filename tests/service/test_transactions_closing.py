@@ -262,6 +262,19 @@ async def test_tx_61_a_nonce_that_nobody_has_is_filled_and_those_behind_it_go_on
     assert all(does_nothing(each, play.stage.signer_address) for each in fillers)
 
 
+async def test_tx_61_a_gap_that_nobody_can_have_left_is_not_paid_for(play: Play) -> None:
+    await play.approved_mint()
+    await run_lanes()
+    await run_sql("UPDATE lane SET next_nonce = 1000000")  # as if a node that lies had named it first
+    action_id = await play.sent_mint()
+    play.node.rpc("anvil_mine", hex(10), "0x3c")
+    await watch_chains()
+    await run_lanes()
+    view = await play.view(action_id)
+    assert "The chain's node expects nonce 2, far before it." in str(view.waiting_for)
+    assert "gap_filled" not in await play.audit(view.id)
+
+
 async def test_tx_82_what_is_out_is_followed_after_its_key_was_disabled_and_nothing_new_is_signed(play: Play) -> None:
     out, queued = await play.sent_mint(), await play.approved_mint()
     await run_sql("UPDATE signer SET status = 'disabled' WHERE id = {}", play.stage.signer_id)

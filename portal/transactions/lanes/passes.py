@@ -25,7 +25,7 @@ from portal.transactions.lanes import leases
 from portal.transactions.lanes.closing import CANCELLED, Ending, close, end_unsigned, ending_of, requeue
 from portal.transactions.lanes.leases import LaneLost
 from portal.transactions.lanes.looking import Task, find_lanes
-from portal.transactions.lanes.pushing import push
+from portal.transactions.lanes.pushing import MOST_GAPS, push
 from portal.transactions.lanes.sending import send_first
 from portal.transactions.lanes.signing import NotNow, NotSigned, Overtaken
 from portal.transactions.lanes.writer import Shared, Writer
@@ -81,7 +81,8 @@ async def _write(writer: Writer) -> None:
 async def _seed(writer: Writer) -> None:
     """Take the first nonce from the chain, once; from then on it is ours to count.
 
-    A node that lags says too little, and one too low would be taken for another program's: the highest counts.
+    A node that lags says too little, and one too low would be taken for another program's: the highest counts, unless
+    another node is too far from it to lag. From one too high we would never come back. Raises `NodeUnavailable`.
     """
     counts = await asyncio.gather(
         *(node.transaction_count(writer.lane.address) for node in writer.node.each()), return_exceptions=True
@@ -90,6 +91,11 @@ async def _seed(writer: Writer) -> None:
     for count in counts:
         if isinstance(count, BaseException) and not (known and isinstance(count, NodeUnavailable)):
             raise count
+    if max(known) - min(known) > MOST_GAPS:
+        said = f"{min(known)} and {max(known)}"
+        raise NodeUnavailable(
+            f"The nodes name other next nonces of {writer.lane.address}: {said}. One of them is wrong."
+        )
     async with transaction():
         await leases.hold(writer.lane.lease)
         await run_sql(

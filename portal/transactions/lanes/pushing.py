@@ -27,7 +27,11 @@ REPRICES_AT_ONCE = 3
 NOOP_GAS = 21_000
 """What a plain transfer costs (Ethereum yellow paper, appendix G), where the node does not tell."""
 MOST_GAPS = 64
-"""Filled in one go."""
+"""Nonces that are filled to come up to one of ours. More were never lost: then a node tells something else than another
+did when the lane began, and no-ops would be paid for until the signer has nothing left."""
+
+
+ASK_NODES = "See whether the nodes of this chain say the same; nothing is filled in before they do."
 
 
 class NotRaised(Exception):
@@ -115,7 +119,13 @@ async def fill_gaps(writer: Writer, work: Work) -> None:
     count = await writer.node.transaction_count(writer.lane.address)
     if count >= work.nonce:
         return
-    for nonce in await _list_gaps(work, count):
+    gaps = await _list_gaps(work, count)
+    if len(gaps) > MOST_GAPS:
+        with correlated(work):
+            log.error("lane.gap_too_wide", lane_id=str(work.lane_id), nonce=work.nonce, count=count)
+        await writer.note(work, f"The chain's node expects nonce {count}, far before it. {ASK_NODES}")
+        return
+    for nonce in gaps:
         with correlated(work):
             log.error("lane.gap", lane_id=str(work.lane_id), nonce=nonce)
         behind = msgspec.structs.replace(work, nonce=nonce)
@@ -136,7 +146,7 @@ async def _list_gaps(work: Work, count: int) -> list[int]:
     rows = await run_sql(
         """SELECT n FROM generate_series({}::bigint, {}::bigint) AS n
            WHERE NOT EXISTS (SELECT FROM transaction t WHERE t.lane = {} AND t.nonce = n) ORDER BY n LIMIT {}""",
-        *(count, (work.nonce or 0) - 1, work.lane_id, MOST_GAPS),
+        *(count, (work.nonce or 0) - 1, work.lane_id, MOST_GAPS + 1),
     )
     return [row["n"] for row in rows]
 
