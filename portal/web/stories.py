@@ -131,6 +131,16 @@ def _told(entry: AuditEntryView) -> Told:
     return Told(at=entry.at, text=text, icon=icon, tone=tone, who=who)
 
 
+def proposer(action: ActionView, entries: list[AuditEntryView]) -> str:
+    """Who proposed the action that these entries tell of, in words."""
+    if action.proposed_by or action.rule_id:
+        return action.proposed_by or "a rule"
+    proposed = next((entry for entry in entries if entry.kind == "action.proposed"), None)
+    if proposed is None or proposed.actor_kind == "system":
+        return "the portal itself"
+    return f"the API key “{proposed.actor_label}”" if proposed.actor_kind == "api_key" else proposed.actor_label
+
+
 def is_settled(action: ActionView, transaction: TransactionView | None) -> bool:
     """Whether nothing more will happen to the action."""
     if transaction is not None:

@@ -172,7 +172,9 @@ async def test_a_signer_that_is_low_is_said_and_its_top_up_is_set_by_a_form(read
     overview = text_of(await reader.get(f"{HOME}/overview"))
     assert "Treasury has 0.1 ETH left on Local chain" in overview
     assert "Gas runway" in overview
-    assert "Send 0.5 ETH to Signer Treasury" in text_of(await reader.get(f"{HOME}/actions"))
+    listed = await reader.get(f"{HOME}/actions")
+    proposed = re.findall(rf'href="({HOME}/actions/[^"]+)">Send 0.5 ETH to Signer Treasury', listed.text)[0]
+    assert "The portal itself proposed it" in text_of(await reader.get(proposed))
 
 
 @pytest.mark.parametrize(

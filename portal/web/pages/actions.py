@@ -190,15 +190,17 @@ async def _rule(organization: UUID, action: ActionView) -> dict[str, str]:
 async def _progress(desk: Desk, action: ActionView) -> dict[str, Any]:
     organization = desk.actor.organization_id
     transaction = await transactions.find_transaction_of_action(organization, action.id)
+    entries = await _entries(organization, action, transaction)
     return {
         "action": action,
         "transaction": transaction,
         "state": stories.current_state(action, transaction),
         "seen": _seen(action),
+        "proposer": stories.proposer(action, entries),
         "settled": stories.is_settled(action, transaction),
         "stages": stories.stages(action, transaction),
         "waiting": stories.waiting(action, transaction),
-        "story": stories.tell(await _entries(organization, action, transaction)),
+        "story": stories.tell(entries),
     }
 
 
