@@ -220,6 +220,20 @@ class Story(RuleBasedStateMachine):
         """The next sends are answered so."""
         self.world.proxy.plan(SEND, *faults)
 
+    @precondition(lambda self: len(self.actions) < MOST_ACTIONS)
+    @rule()
+    def refuse_the_unclear(self) -> None:
+        """A node takes something, is not heard, forgets it and refuses it for good, while another one mines it."""
+        self.approve(1)
+        self.world.proxy.plan(SEND, LOST)
+        self.world.proxy.plan(COUNT, Break("reset"), tag="pending")
+        self.run(run_lanes())
+        self.world.pool.drop()
+        self.run(forget_nodes())
+        self.world.proxy.plan(SEND, dialects(Meaning.FATAL)[0])
+        self.run(run_lanes())
+        self.drop(-1)
+
     @rule(
         method=st.sampled_from([COUNT, RECEIPT, BLOCK, "eth_feeHistory", "*"]),
         fault=st.sampled_from([*SILENCES, 0, 0, 1, 3]),
