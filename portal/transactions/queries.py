@@ -70,7 +70,7 @@ async def find_transactions_of_actions(
 async def list_transactions(
     organization_id: UUID,
     *,
-    status: TransactionStatus | None = None,
+    status: str | None = None,
     outcome: str | None = None,
     held: bool | None = None,
     signer_id: UUID | None = None,

@@ -260,8 +260,7 @@ async def _problems(desk: Desk, organization: UUID, sources: list[SourceView]) -
     """What does not go on by itself, each with what to do about it."""
     week = clock.now() - timedelta(days=7)
     held = (await transactions.list_transactions(organization, held=True, limit=10)).items
-    lost = next(each for each in await transactions.count_by_status(organization) if each == "displaced")
-    displaced = (await transactions.list_transactions(organization, status=lost, limit=3)).items
+    displaced = (await transactions.list_transactions(organization, status="displaced", limit=3)).items
     failed_signals = await signals.count_signals_by_status(organization, SignalFilter(since=week), signals.TROUBLED)
     found = [await _stopped(desk, each) for each in [*(one for one in displaced if one.queued_at > week), *held]]
     found += [_refusing(desk, each) for each in sources if each.rejected_24h]
