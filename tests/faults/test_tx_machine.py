@@ -102,7 +102,7 @@ class Story(RuleBasedStateMachine):
 
     @initialize(
         count=st.integers(1, 3),
-        stage=st.sampled_from(["queued", "out", "out", "stuck", "mined", "confirmed"]),
+        stage=st.sampled_from(["queued", "poor", "out", "out", "stuck", "mined", "confirmed"]),
         base_fee=st.sampled_from([GWEI // 5, GWEI, 3 * GWEI]),
     )
     def begin(self, count: int, stage: str, base_fee: int) -> None:
@@ -112,6 +112,8 @@ class Story(RuleBasedStateMachine):
         self.world.pool.spike(base_fee)
         self.balance, self.since = self.run(self.begin_at())
         self.approve(count)
+        if stage == "poor":
+            self.fund(1)
         if stage != "queued":
             self.tick()
         if stage == "stuck":
