@@ -283,6 +283,8 @@ def _state_is_true(row: dict[str, Any], attempts: list[Attempt], lane: dict[str,
         assert mined.receipt["blockHash"] == row["block_hash"], "final in another block than its receipt"
         outcome = ("ok" if mined.executed else "reverted") if mined.is_call else "cancelled"
         assert row["outcome"] == outcome, "the chain says something else"
+    if status == "rejected":
+        assert "funds" not in attempts[-1].row["last_answer"], "given up, though funds were all that was missing"
     if status == "displaced":
         assert facts.counts[lane["address"]][1] > nonce, "displaced before that is final"
         assert not any(attempt.receipt for attempt in attempts), "displaced, but it was mined"
