@@ -9,6 +9,8 @@ from uuid import UUID
 from eth_utils.address import to_checksum_address
 
 from portal import clock
+from portal.accounts.api_keys import create_api_key, find_api_key
+from portal.accounts.schemas import Actor
 from portal.accounts.tables import EndUser
 from portal.actions.schemas import ActionInput, ActionView, ContractInput, PolicyInput
 from portal.actions.service import create_policy, create_signer, propose, register_contract, simulate
@@ -99,6 +101,14 @@ async def make_stage(cast: Cast, node: Anvil) -> Stage:
         )
     )
     return Stage(cast, node, signer_id, address, contract_id, policy.id, ada_id)
+
+
+async def acting_key(maker: Actor) -> Actor:
+    """A new API key that `maker` made, as an actor; it may propose, and make keys that may."""
+    _, token = await create_api_key(maker, "ERP", ["actions:propose", "api-keys:write"])
+    key = await find_api_key(token)
+    assert key
+    return key
 
 
 async def make_signer(cast: Cast, name: str) -> tuple[UUID, str]:

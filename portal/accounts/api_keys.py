@@ -59,6 +59,7 @@ async def create_api_key(
                 prefix=prefix,
                 secret_hash=_secret_hash(secret),
                 scopes=[scope.value for scope in granted],
+                created_by=await _maker(actor),
                 created_at=clock.now(),
                 expires_at=expires_at,
             )
@@ -124,6 +125,14 @@ def checksum(body: str) -> str:
         number, digit = divmod(number, 62)
         text = BASE62[digit] + text
     return text
+
+
+async def _maker(actor: Actor) -> UUID | None:
+    """The member behind the actor: a key that makes keys does not put itself between them and what they propose."""
+    if actor.kind == ActorKind.API_KEY:
+        rows = await ApiKey.select(ApiKey.created_by).where(ApiKey.id == actor.id)
+        return rows[0]["created_by"] if rows else None
+    return actor.id if actor.kind == ActorKind.MEMBER else None
 
 
 def _check_scopes(actor: Actor, scopes: list[str]) -> list[Permission]:

@@ -28,7 +28,10 @@ MEMBERS = """SELECT m.id, m.person AS person_id, p.email, p.name, m.role, m.crea
     p.totp_secret IS NOT NULL AS has_second_factor
     FROM member m JOIN person p ON p.id = m.person"""
 
-API_KEYS = "SELECT k.* FROM api_key k"
+API_KEYS = """
+    SELECT k.*, p.email AS maker_email FROM api_key k
+    LEFT JOIN member m ON m.id = k.created_by LEFT JOIN person p ON p.id = m.person
+"""
 
 END_USERS = """SELECT e.id, e.subject, e.name, e.email, e.address, e.person AS person_id, e.created_at,
     CASE WHEN e.person IS NOT NULL THEN 'active'
@@ -205,6 +208,8 @@ def _api_key(row: dict[str, Any]) -> ApiKeyView:
         name=row["name"],
         prefix=row["prefix"],
         scopes=scopes_of(row["scopes"]),
+        created_by=row["maker_email"],
+        created_by_member_id=row["created_by"],
         created_at=row["created_at"],
         last_used_at=row["last_used_at"],
         expires_at=row["expires_at"],

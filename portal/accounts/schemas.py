@@ -228,6 +228,9 @@ class ApiKeyView(msgspec.Struct, frozen=True):
     name: str
     prefix: str
     scopes: list[Permission]
+    created_by: str | None
+    """E-mail of the member who made it, or who made the key that made it; None where a command did."""
+    created_by_member_id: UUID | None
     created_at: datetime
     last_used_at: datetime | None
     expires_at: datetime | None

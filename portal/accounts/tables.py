@@ -126,6 +126,8 @@ class ApiKey(Table, tablename="api_key"):
     """The public part, by which the key is looked up and recognised."""
     secret_hash = columns.binary()
     scopes = columns.json()
+    created_by = columns.reference(Member, null=True)
+    """The member who made it, or who made the key that made it; never changes. Null where a command did."""
     created_at = columns.moment()
     last_used_at = columns.moment(null=True)
     expires_at = columns.moment(null=True)

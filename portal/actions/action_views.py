@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -75,13 +76,12 @@ def action_view(
         signer_address=row["signer_address"],
         calldata=f"0x{bytes(row['calldata']).hex()}",
         simulation=_told(parts.simulation, row, names, now),
-        approvals=[_decision_view(decision, digest) for decision in decisions],
+        approvals=[_decision_view(decision, digest, row["proposer"]) for decision in decisions],
         approvals_given=standing.approvals,
         approvals_required=standing.required,
         policy=_policy_of(row),
         because=f"{row['source_name']} reported {row['signal_type']}" if row["signal"] else None,
-        proposed_by=row["proposer_email"],
-        proposed_by_member_id=row["proposed_by"],
+        **_proposal_of(row),
         rule_id=row["rule"],
         rule_version=row["rule_number"],
         signal_id=row["signal"],
@@ -134,7 +134,19 @@ def _policy_of(row: dict[str, Any]) -> PolicyOfAction:
     )
 
 
-def _decision_view(row: dict[str, Any], digest: bytes) -> DecisionView:
+def _proposal_of(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "proposed_by": row["proposer_email"],
+        "proposed_by_member_id": row["proposed_by"],
+        "proposed_by_key": row["key_name"],
+        "proposed_by_key_id": row["proposed_by_key"],
+        "key_created_by": row["key_maker_email"],
+        "proposer_member_id": row["proposer"],
+    }
+
+
+def _decision_view(row: dict[str, Any], digest: bytes, proposer_id: UUID | None) -> DecisionView:
+    valid = row["may_decide"] and bytes(row["digest"]) == digest and row["member"] != proposer_id
     return DecisionView(
         member_id=row["member"],
         email=row["email"],
@@ -142,6 +154,6 @@ def _decision_view(row: dict[str, Any], digest: bytes) -> DecisionView:
         verdict=Verdict(row["verdict"]),
         reason=row["reason"],
         second_factor=row["second_factor"],
-        counts=row["verdict"] == Verdict.REJECTION or (row["may_decide"] and bytes(row["digest"]) == digest),
+        counts=row["verdict"] == Verdict.REJECTION or valid,
         decided_at=row["decided_at"],
     )

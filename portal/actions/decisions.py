@@ -37,11 +37,11 @@ from portal.notify.outbox import record_many
 
 log = get_logger(__name__)
 
-OPEN = """
-    SELECT a.*, v.approvals_required, c.head_number
+OPEN = f"""
+    SELECT a.*, {queries.PROPOSER} AS proposer, v.approvals_required, c.head_number
     FROM action a JOIN policy_terms v ON v.id = a.policy_version JOIN chain c ON c.id = a.chain
-    WHERE a.id = {} AND a.organization = {}
-"""
+    WHERE a.id = {{}} AND a.organization = {{}}
+"""  # noqa: S608  constants
 
 
 async def approve(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> ActionView:
@@ -112,7 +112,7 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
         (await queries.cast_decisions([action_id]))[action_id],
         digest=digest,
         required=action["approvals_required"],
-        proposer_id=action["proposed_by"],
+        proposer_id=action["proposer"],
     )
     detail = {"digest": digest.hex(), "approvals": standing.approvals, "required": standing.required}
     await audit.append(actor, "action.approval_given", "action", action_id, {**detail, "second_factor": method})
@@ -155,14 +155,14 @@ async def reject(actor: Actor, action_id: UUID, reason: str) -> ActionView:
 
 
 async def cancel(actor: Actor, action_id: UUID, reason: str) -> ActionView:
-    """Withdraw an open action: by whoever proposed it, or with the permission to cancel.
+    """Withdraw an open action: by whoever proposed it or made the key that did, or with the permission to cancel.
 
     Raises `Forbidden`, `InputInvalid`, `NotFound` and `ActionNotProposed`.
     """
     reason = checked_reason(reason)
     async with transaction():
         action = await _get_open(actor, action_id, lock=True)
-        if actor.id is None or action["proposed_by"] != actor.id:
+        if actor.id is None or action["proposer"] != actor.id:
             actor.require(Permission.ACTIONS_CANCEL)
         await _close(actor, action, ActionStatus.CANCELLED, {"reason": reason})
     return await queries.get_action(actor.organization_id, action_id)
@@ -232,8 +232,9 @@ def _digest_changed() -> DigestChanged:
 
 
 async def _check_may_approve(action: dict[str, Any], member_id: UUID) -> None:
-    if action["proposed_by"] == member_id:
-        raise ProposerMayNotApprove("You proposed this action, so somebody else has to approve it.")
+    if action["proposer"] == member_id:
+        did = "made the API key that proposed" if action["proposed_by_key"] else "proposed"
+        raise ProposerMayNotApprove(f"You {did} this action, so somebody else has to approve it.")
     decided = await Decision.select(Decision.verdict, Decision.decided_at).where(
         Decision.action == action["id"], Decision.member == member_id
     )

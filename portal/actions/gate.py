@@ -17,8 +17,9 @@ from portal.chain.tables import ContractStatus
 from portal.db.engine import in_transaction, run_sql
 from portal.errors import InputInvalid
 
-STORED = """
-    SELECT a.*, c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
+STORED = f"""
+    SELECT a.*, {queries.PROPOSER} AS proposer,
+           c.status AS contract_status, c.address AS contract_address, c.allowed_functions,
            c.signer AS contract_signer, c.signer_group AS contract_group, c.chain AS contract_chain,
            c.organization AS contract_organization, c.name AS contract_name,
            s.id AS signer_id, s.name AS signer_name, s.address AS signer_address,
@@ -30,8 +31,8 @@ STORED = """
     JOIN signer s ON s.id = a.signer
     JOIN policy_terms v ON v.id = a.policy_version
     JOIN policy p ON p.id = v.policy
-    WHERE a.id = ANY({}::uuid[]) ORDER BY a.id FOR SHARE OF a, c, s
-"""
+    WHERE a.id = ANY({{}}::uuid[]) ORDER BY a.id FOR SHARE OF a, c, s
+"""  # noqa: S608  constants
 
 
 async def verify_for_signing(action_ids: Iterable[UUID]) -> dict[UUID, SigningOrder | GateRefused]:
@@ -139,7 +140,7 @@ def _check_quorum(row: dict[str, Any], decisions: list[dict[str, Any]]) -> None:
         decisions,
         digest=bytes(row["digest"]),
         required=row["approvals_required"],
-        proposer_id=row["proposed_by"],
+        proposer_id=row["proposer"],
     )
     if standing.rejected:
         raise GateRefused("The action was rejected.")

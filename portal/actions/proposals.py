@@ -292,6 +292,7 @@ def _row(prepared: PreparedCall, names: dict[str, str]) -> dict[str, Any]:
         "policy_version": prepared.terms.version_id,
         "summary": _summary(prepared, names),
         "proposed_by": actor.id if actor.kind == ActorKind.MEMBER else None,
+        "proposed_by_key": actor.id if actor.kind == ActorKind.API_KEY else None,
         "correlation_id": call.correlation_id or correlation_id(),
         "proposed_at": now,
         "expires_at": now + timedelta(seconds=prepared.terms.expires_after_seconds),
@@ -305,11 +306,12 @@ async def _insert(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """INSERT INTO action (id, organization, signal, rule, rule_version, end_user, contract, chain, signer,
                                function,
                                arguments, to_address, calldata, value_wei, digest, policy_version, summary,
-                               proposed_by, correlation_id, proposed_at, expires_at, status)
+                               proposed_by, proposed_by_key, correlation_id, proposed_at, expires_at, status)
            SELECT made.*, {}
            FROM unnest({}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::bigint[],
                        {}::uuid[], {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[],
-                       {}::uuid[], {}::text[], {}::uuid[], {}::text[], {}::timestamptz[], {}::timestamptz[]) AS made
+                       {}::uuid[], {}::text[], {}::uuid[], {}::uuid[], {}::text[], {}::timestamptz[],
+                       {}::timestamptz[]) AS made
            ON CONFLICT (signal, rule) DO NOTHING RETURNING id""",
         ActionStatus.PROPOSED.value,
         *([row[name] for row in rows] for name in rows[0]),

@@ -18,13 +18,17 @@ from portal.errors import NotFound
 MOST_COUNTED = 10_000
 """Of one status: who wants to know more exactly filters."""
 
-SELECT = """
-    SELECT a.*, CASE a.function WHEN 'multicall(bytes[])' THEN c.abi END AS batch_abi,
+PROPOSER = "coalesce(a.proposed_by, (SELECT api_key.created_by FROM api_key WHERE api_key.id = a.proposed_by_key))"
+"""Of an action `a`: the member who proposed it, or who made the API key that did, and who may not approve it."""
+
+SELECT = f"""
+    SELECT a.*, {PROPOSER} AS proposer, CASE a.function WHEN 'multicall(bytes[])' THEN c.abi END AS batch_abi,
            c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
            chain.name AS chain_name, chain.currency, chain.head_number, s.id AS signer_id, s.address AS signer_address,
            v.number AS policy_number, v.approvals_required, v.execute_within_seconds, v.most_cost_wei,
            v.most_cost_a_day_wei, p.id AS policy_id, p.name AS policy_name,
            rv.number AS rule_number, e.name AS end_user_name, proposer.email AS proposer_email,
+           k.name AS key_name, maker.email AS key_maker_email,
            source.name AS source_name, signal.type AS signal_type
     FROM action a
     JOIN contract c ON c.id = a.contract
@@ -38,11 +42,14 @@ SELECT = """
     LEFT JOIN source ON source.id = signal.source
     LEFT JOIN member m ON m.id = a.proposed_by
     LEFT JOIN person proposer ON proposer.id = m.person
-"""
+    LEFT JOIN api_key k ON k.id = a.proposed_by_key
+    LEFT JOIN member made ON made.id = k.created_by
+    LEFT JOIN person maker ON maker.id = made.person
+"""  # noqa: S608  constants
 
-WAITS_FOR_MEMBER = """
-    a.organization = {} AND a.status = 'proposed' AND a.expires_at > {} AND a.proposed_by IS DISTINCT FROM {}
-    AND NOT EXISTS (SELECT FROM decision d WHERE d.action = a.id AND d.member = {})
+WAITS_FOR_MEMBER = f"""
+    a.organization = {{}} AND a.status = 'proposed' AND a.expires_at > {{}} AND {PROPOSER} IS DISTINCT FROM {{}}
+    AND NOT EXISTS (SELECT FROM decision d WHERE d.action = a.id AND d.member = {{}})
 """
 
 POLICIES = """
@@ -101,7 +108,8 @@ async def list_actions_of_end_user(
 
 
 async def list_inbox(actor: Actor, *, limit: int = DEFAULT_LIMIT) -> list[InboxItem]:
-    """What waits for this member, oldest deadline first: open, not decided and not proposed by them.
+    """What waits for this member, oldest deadline first: open, not decided, and proposed neither by them
+    nor by an API key that they made.
 
     Empty for somebody who may not approve.
     """
@@ -274,7 +282,7 @@ def _standing(row: dict[str, Any], decisions: list[dict[str, Any]]) -> policy.St
         decisions,
         digest=bytes(row["digest"]),
         required=row["approvals_required"],
-        proposer_id=row["proposed_by"],
+        proposer_id=row["proposer"],
     )
 
 

@@ -282,8 +282,15 @@ class ActionView(msgspec.Struct, frozen=True, kw_only=True):
     because: str | None
     """`GitHub reported sponsorship`; None where no signal stands behind it."""
     proposed_by: str | None
-    """E-mail of the member; None where a rule or an API key proposed it."""
+    """E-mail of the member; None where a rule, an API key or the portal itself proposed it."""
     proposed_by_member_id: UUID | None
+    proposed_by_key: str | None
+    """Name of the API key that proposed it."""
+    proposed_by_key_id: UUID | None
+    key_created_by: str | None
+    """E-mail of the member who made that key."""
+    proposer_member_id: UUID | None
+    """Whose approval does not count: the member who proposed it, or who made the API key that did."""
     rule_id: UUID | None
     rule_version: int | None
     signal_id: UUID | None

@@ -5,7 +5,7 @@ from enum import StrEnum
 from piccolo.constraints import Check, Unique
 from piccolo.table import Table
 
-from portal.accounts.tables import EndUser, Member, Organization
+from portal.accounts.tables import ApiKey, EndUser, Member, Organization
 from portal.chain.tables import Chain, Contract, Signer
 from portal.db import columns
 from portal.signals.tables import Signal
@@ -83,7 +83,9 @@ class Action(Table, tablename="action"):
     summary = columns.text()
     """What would happen, as a sentence."""
     proposed_by = columns.reference(Member, null=True)
-    """Null where a rule proposed it."""
+    """Null where no member proposed it by hand."""
+    proposed_by_key = columns.reference(ApiKey, null=True)
+    """The API key that proposed it: the member who made that counts as the proposer."""
     simulation = columns.json(null=True)
     """`{"ok", "gas", "block_number", "revert_reason", "effects"}`; null until simulated."""
     simulated_at = columns.moment(null=True)

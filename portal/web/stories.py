@@ -135,10 +135,12 @@ def proposer(action: ActionView, entries: list[AuditEntryView]) -> str:
     """Who proposed the action that these entries tell of, in words."""
     if action.proposed_by or action.rule_id:
         return action.proposed_by or "a rule"
+    if action.proposed_by_key:
+        return f"the API key “{action.proposed_by_key}”"
     proposed = next((entry for entry in entries if entry.kind == "action.proposed"), None)
     if proposed is None or proposed.actor_kind == "system":
         return "the portal itself"
-    return f"the API key “{proposed.actor_label}”" if proposed.actor_kind == "api_key" else proposed.actor_label
+    return proposed.actor_label
 
 
 def is_settled(action: ActionView, transaction: TransactionView | None) -> bool:

@@ -6,12 +6,13 @@ from typing import Any
 import httpx
 
 from portal import clock
+from portal.accounts.permissions import Role
 from portal.db.engine import run_sql
 from portal.rules.service import assess
 from portal.transactions.service import queue_approved
 from tests.actions import ADA, CHAIN, MINT, Stage
 from tests.http.api import deliver, key_of, make_source, paths, problem, session_of
-from tests.people import Player
+from tests.people import Player, make_member
 
 
 def mint(stage: Stage, **changed: Any) -> dict[str, Any]:
@@ -64,10 +65,14 @@ async def test_two_people_approve_and_it_is_queued_once(http: httpx.AsyncClient,
     key = await key_of(stage.cast.alice)
     action = (await http.post("/api/v1/actions", json=mint(stage), headers=key)).json()
     alice, bob = await session_of(stage.cast.alice), await session_of(stage.cast.bob)
-    once = await decide(http, stage.cast.alice, alice, action)
+    assert (action["proposed_by_key"], action["key_created_by"]) == ("test", "alice@example.org")
+    problem(await decide(http, stage.cast.alice, alice, action), 403, "proposer_may_not_approve")
+    third = await make_member(stage.cast.organization_id, "erin", Role.APPROVER)
+    erin = await session_of(third)
+    once = await decide(http, third, erin, action)
     assert once.status_code == 201
     assert (once.json()["status"], once.json()["approvals_given"]) == ("proposed", 1)
-    problem(await decide(http, stage.cast.alice, alice, action), 409, "already_decided")
+    problem(await decide(http, third, erin, action), 409, "already_decided")
     twice = await decide(http, stage.cast.bob, bob, action)
     assert twice.json()["status"] == "approved"
     await queue_approved()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,7 +15,7 @@ from portal.actions.queries import get_action
 from portal.actions.schemas import ActionInput, BatchedCall
 from portal.actions.service import propose, simulate
 from portal.db.engine import run_sql
-from tests.actions import ADA, CHAIN, MINT, Stage, make_signer, make_stage, register_points, settings_chain
+from tests.actions import ADA, CHAIN, MINT, Stage, acting_key, make_signer, make_stage, register_points, settings_chain
 from tests.http.test_web_pages import Reader, live_address, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
@@ -79,6 +80,19 @@ async def test_an_action_that_too_few_can_approve_says_so(reader: Reader, stage:
     short = text_of(await reader.get(f"{HOME}/actions/{by_approver.id}"))
     assert "It cannot be approved as it is" not in enough
     assert "It needs 2 more approvals, and only 1 member may give one." in short
+
+
+async def test_who_made_the_key_that_proposed_it_is_told_why_others_decide(reader: Reader, stage: Stage) -> None:
+    alice = stage.cast.alice
+    action = await stage.propose_mint(replace(alice, actor=await acting_key(alice.actor)))
+    await reader.sign_in(alice)
+    own = text_of(await reader.get(f"{HOME}/actions/{action.id}"))
+    assert "The API key “ERP” proposed it" in own
+    assert "alice@example.org made this key, so alice@example.org cannot approve what it proposes." in own
+    assert "You made the API key “ERP”, which proposed it, so somebody else has to approve it." in own
+    assert "Code from your authenticator" not in own
+    assert "It needs 2 more approvals, and only 1 member may give one." in own
+    assert "by alice@example.org" in text_of(await reader.get(f"{HOME}/api-keys"))
 
 
 async def test_an_old_simulation_says_so_and_is_run_again(reader: Reader, stage: Stage) -> None:

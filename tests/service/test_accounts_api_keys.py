@@ -55,7 +55,8 @@ async def test_what_is_not_a_name(cast: Cast, name: str) -> None:
 
 async def test_a_key_that_makes_keys_gives_no_more_than_it_has(cast: Cast) -> None:
     _, _, actor = await key_of(cast, "api-keys:write", "signals:read")
-    await create_api_key(actor, "child", ["signals:read"])
+    child, _ = await create_api_key(actor, "child", ["signals:read"])
+    assert (child.created_by, child.created_by_member_id) == ("alice@example.org", cast.alice.actor.id)
     with pytest.raises(Forbidden):
         await create_api_key(actor, "child", ["signals:read", "sources:write"])
 

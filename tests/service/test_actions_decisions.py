@@ -1,15 +1,17 @@
 """Approving, rejecting, cancelling and expiring: who may, what binds, and that a quorum is met exactly once."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 import time_machine
 
 from portal import clock
-from portal.accounts.permissions import GRANTS, SCOPES, Permission, Role
+from portal.accounts.permissions import GRANTS, READ, SCOPES, Permission, Role
 from portal.accounts.proofs import SecondFactorInvalid, SecondFactorMissing
 from portal.accounts.schemas import Actor, ActorKind, command_actor, system_actor
 from portal.accounts.tables import Member, Person
@@ -22,7 +24,7 @@ from portal.actions.errors import (
     ProposerMayNotApprove,
     SimulationReverts,
 )
-from portal.actions.queries import get_action
+from portal.actions.queries import count_inbox, get_action, list_inbox
 from portal.actions.schemas import ActionView, DeploymentInput
 from portal.actions.service import approve, cancel, expire_due, propose_deployment, reject
 from portal.actions.tables import ActionStatus, Decision, Verdict
@@ -32,7 +34,7 @@ from portal.chain.rpc import NodeUnavailable
 from portal.chain.tables import Chain, Contract
 from portal.db.engine import run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
-from tests.actions import CHAIN, Stage, make_signer, register_points
+from tests.actions import CHAIN, Stage, acting_key, make_signer, register_points
 from tests.people import Player, make_member
 
 
@@ -143,6 +145,19 @@ async def test_the_proposer_may_not_approve(stage: Stage) -> None:
         await approve_as(alice, action)
     other = await stage.propose_mint()
     assert (await approve_as(alice, other)).approvals_given == 1  # the code was not spent
+
+
+async def test_who_made_the_key_that_proposed_it_may_not_approve_but_take_it_back(stage: Stage) -> None:
+    cast = stage.cast
+    key = await acting_key(cast.alice.actor)
+    for program in (key, await acting_key(key)):
+        action = await stage.propose_mint(replace(cast.alice, actor=program))
+        with pytest.raises(ProposerMayNotApprove, match="made the API key"):
+            await approve_as(cast.alice, action)
+        assert [item.action.id for item in await list_inbox(cast.alice.actor)] == []
+        assert await count_inbox(cast.bob.actor) == 1
+        taken_back = await cancel(msgspec.structs.replace(cast.alice.actor, permissions=READ), action.id, "My mistake")
+        assert taken_back.status == ActionStatus.CANCELLED
 
 
 @pytest.mark.parametrize("name", ["carol", "oscar"])

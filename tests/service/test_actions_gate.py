@@ -1,5 +1,7 @@
 """The gate at signing finds every difference to what was approved, whoever made it and wherever."""
 
+from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -7,13 +9,14 @@ import pytest_asyncio
 
 from portal.accounts.permissions import Role
 from portal.actions.errors import GateRefused
+from portal.actions.queries import get_action
 from portal.actions.schemas import ActionView, DeploymentInput, SigningOrder
 from portal.actions.service import approve, propose_deployment, verify_for_signing
 from portal.actions.tables import ActionStatus
 from portal.chain.tables import Chain
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
-from tests.actions import ADA, CHAIN, NOBODY, Stage, make_signer
+from tests.actions import ADA, CHAIN, NOBODY, Stage, acting_key, make_signer
 from tests.people import make_member
 
 
@@ -130,6 +133,28 @@ async def test_every_change_since_the_approval_is_refused(stage: Stage, approved
     assert len(changed) == 1
     with pytest.raises(GateRefused):
         await verify(approved)
+
+
+async def test_who_made_the_key_that_proposed_it_does_not_count_even_where_nobody_knew_it_then(stage: Stage) -> None:
+    cast = stage.cast
+    key = await acting_key(await acting_key(cast.alice.actor))
+    action = await stage.propose_mint(replace(cast.alice, actor=key))
+    # As before keys knew who made them.
+    await run_sql("UPDATE api_key SET created_by = NULL")
+    await run_sql("UPDATE action SET proposed_by_key = NULL")
+    for player in (cast.alice, cast.bob):
+        action = await approve(player.actor, action.id, action.digest, player.code())
+    await verify(action)
+    for statement in import_module("piccolo_migrations.portal_2026_11_23t18_57_00_000000").FILL:
+        await run_sql(statement)
+    with pytest.raises(GateRefused, match="1 of 2 approvals"):
+        await verify(action)
+    seen = await get_action(cast.organization_id, action.id)
+    assert (seen.proposed_by_key_id, seen.proposer_member_id) == (key.id, cast.alice.actor.id)
+    assert [(each.email, each.counts) for each in seen.approvals] == [
+        ("alice@example.org", False),
+        ("bob@example.org", True),
+    ]
 
 
 async def test_an_open_action_is_not_signed(stage: Stage) -> None:

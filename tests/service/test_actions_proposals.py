@@ -10,8 +10,7 @@ import msgspec
 import pytest
 
 from portal import clock
-from portal.accounts.permissions import Permission
-from portal.accounts.schemas import Actor, ActorKind, system_actor
+from portal.accounts.schemas import Actor, system_actor
 from portal.accounts.tables import EndUser
 from portal.actions.errors import ContractNotCallable, NameTaken, SignerNotReady
 from portal.actions.queries import get_action, get_policy, list_action_ids_of_signal, list_policies
@@ -39,7 +38,7 @@ from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Conflict, Forbidden, InputInvalid, NotFound, PortalError
 from portal.rules.tables import Rule, RuleVersion
-from tests.actions import ADA, CHAIN, MINT, NOBODY, Stage
+from tests.actions import ADA, CHAIN, MINT, NOBODY, Stage, acting_key
 from tests.signals import make_sender
 
 
@@ -151,15 +150,11 @@ async def test_who_may_propose(stage: Stage) -> None:
     for player in (stage.cast.carol, stage.cast.bob):
         with pytest.raises(Forbidden, match="actions:propose"):
             await propose(player.actor, mint(stage))
-    key = Actor(
-        kind=ActorKind.API_KEY,
-        organization_id=stage.cast.organization_id,
-        label="ERP",
-        permissions=frozenset({Permission.ACTIONS_PROPOSE}),
-        id=uuid4(),
-    )
+    key = await acting_key(stage.cast.alice.actor)
     action = await propose(key, mint(stage))
-    assert action.proposed_by_member_id is None
+    assert (action.proposed_by_member_id, action.proposed_by_key_id) == (None, key.id)
+    assert (action.proposed_by_key, action.key_created_by) == ("ERP", "alice@example.org")
+    assert action.proposer_member_id == stage.cast.alice.actor.id
 
 
 async def test_a_contract_that_is_not_active_or_whose_signer_cannot_sign_is_not_called(stage: Stage) -> None:

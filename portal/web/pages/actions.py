@@ -148,7 +148,7 @@ async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
         "can_decide": not _why_not(desk, action),
         "too_few": await _too_few(desk.actor.organization_id, action),
         "can_cancel": action.status == "proposed"
-        and (desk.may("actions:cancel") or action.proposed_by_member_id == desk.actor.id),
+        and (desk.may("actions:cancel") or action.proposer_member_id == desk.actor.id),
         "rejecting": None,
         "error": None,
     }
@@ -228,10 +228,12 @@ def _why_not(desk: Desk, action: ActionView) -> str:
         return "Nothing is left to decide here."
     if not desk.may("actions:approve"):
         return "Your role can look at actions, but not decide about them."
-    if action.proposed_by_member_id == desk.actor.id:
+    if action.proposer_member_id == desk.actor.id:
         if not action.approvals_required:
             return "Nobody has to approve it. It runs by itself once its simulation succeeds."
-        return "You proposed it, so somebody else has to approve it."
+        key = action.proposed_by_key
+        did = f"You made the API key “{key}”, which proposed it" if key else "You proposed it"
+        return f"{did}, so somebody else has to approve it."
     if any(decision.member_id == desk.actor.id for decision in action.approvals):
         return "Your decision is recorded. Others decide now."
     return ""
@@ -242,7 +244,7 @@ async def _too_few(organization: UUID, action: ActionView) -> str | None:
     missing = action.approvals_required - action.approvals_given
     if action.status != "proposed" or missing <= 0:
         return None
-    spent = {action.proposed_by_member_id, *(each.member_id for each in action.approvals if each.counts)}
+    spent = {action.proposer_member_id, *(each.member_id for each in action.approvals if each.counts)}
     left = len(await approvers_of(organization) - spent)
     return None if left >= missing else f"only {count(left, 'member')}" if left else "nobody else"
 
