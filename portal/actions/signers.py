@@ -44,18 +44,29 @@ async def create_signer(
 
     An `aws_kms` one needs `kms_key` (id, ARN or alias), a `web3signer` one `service_url` and `public_key`; the worker
     asks for its address and for a signature, and until both are right says on the signer what is wrong. Whether the
-    address may be asked at all, the worker's settings say. Raises `InputInvalid`.
+    address may be asked at all, the worker's settings say. Raises `InputInvalid`, and `NameTaken` where another signer
+    of the organisation that sends is called so.
     """
     actor.require(Permission.SIGNERS_WRITE)
     name = checked_text(name, "/name")
     kind = SignerKind(kind)
     reference = _checked_reference(kind, kms_key, service_url, public_key)
     async with transaction():
+        await _check_name_free(actor.organization_id, name)
         signer_id = await insert_signer(actor.organization_id, name, kind=kind, key_reference=reference)
         # Not where the key lies: whoever may read the audit need not know, and the signer's row keeps it.
         await audit.append(actor, "signer.created", "signer", signer_id, {"name": name, "kind": kind.value})
     ring("make_signer_keys")
     return await chain.get_signer(actor.organization_id, signer_id)
+
+
+async def _check_name_free(organization_id: UUID, name: str) -> None:
+    """Under a lock, not by a constraint: older organisations may have signers of one name, which nobody can change."""
+    await run_sql("SELECT id FROM organization WHERE id = {} FOR NO KEY UPDATE", organization_id)
+    if await Signer.exists().where(
+        Signer.organization == organization_id, Signer.name == name, Signer.purpose == SignerPurpose.SENDS
+    ):
+        raise NameTaken(f"There is a signer called {name} already. Choose another name.")
 
 
 async def disable_signer(actor: Actor, signer_id: UUID) -> SignerView:

@@ -507,6 +507,9 @@ async def test_a_signer_is_made_and_its_address_appears(reader: Reader, cast: Ca
     await reader.sign_in(cast.alice)
     assert (await reader.post(f"{HOME}/signers", name=" ")).status_code == 400
     assert (await reader.post(f"{HOME}/signers", name="Payouts")).headers["location"].endswith("done=signer_created")
+    twice = await reader.post(f"{HOME}/signers", name="Payouts")
+    assert twice.status_code == 409
+    assert "There is a signer called Payouts already. Choose another name." in text_of(twice)
     waiting = await reader.get(f"{HOME}/signers")
     assert "Being made" in text_of(waiting)
     assert 'hx-trigger="live:signer from:#live' in waiting.text

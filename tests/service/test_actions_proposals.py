@@ -411,6 +411,21 @@ async def test_a_new_signer_waits_for_its_key_and_is_audited(stage: Stage) -> No
         await create_signer(stage.cast.oscar.actor, "Mine")
 
 
+async def test_two_signers_of_an_organisation_have_two_names(stage: Stage) -> None:
+    alice = stage.cast.alice.actor
+    tried = await asyncio.gather(
+        *(create_signer(alice, name) for name in ("Payroll", " Payroll")), return_exceptions=True
+    )
+    refused = [error for error in tried if isinstance(error, BaseException)]
+    assert [type(error) for error in refused] == [NameTaken]
+    with pytest.raises(NameTaken, match="There is a signer called Treasury already"):
+        await create_signer(alice, "Treasury")
+    assert (await create_signer(stage.cast.dave.actor, "Treasury")).status == "pending"
+    # What a key that holds for an end user is called is nobody's choice.
+    await run_sql("UPDATE signer SET purpose = 'holds', end_user = {} WHERE id = {}", stage.ada_id, stage.signer_id)
+    assert (await create_signer(alice, "Treasury")).status == "pending"
+
+
 async def points_abi() -> Abi:
     return (await compile_template("points")).abi
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
@@ -63,13 +63,13 @@ async def shown(cast: Cast, signer_id: UUID) -> SignerView:
 
 
 async def add_kms(cast: Cast, key: str) -> UUID:
-    return (await create_signer(cast.alice.actor, "In KMS", kind=SignerKind.AWS_KMS, kms_key=key)).id
+    return (await create_signer(cast.alice.actor, f"In KMS {uuid4()}", kind=SignerKind.AWS_KMS, kms_key=key)).id
 
 
 async def add_service(cast: Cast, signing: SigningService, key: PrivateKey = KEY) -> UUID:
     made = await create_signer(
         cast.alice.actor,
-        "Elsewhere",
+        f"Elsewhere {uuid4()}",
         kind=SignerKind.WEB3SIGNER,
         service_url=signing.url + "/",
         public_key=public_key_of(key),
