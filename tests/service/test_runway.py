@@ -8,8 +8,8 @@ import pytest
 
 from portal.actions.decisions import reject
 from portal.actions.queries import list_actions
-from portal.actions.schemas import ActionView
-from portal.actions.service import disable_signer, simulate
+from portal.actions.schemas import ActionView, PolicyInput
+from portal.actions.service import create_policy, disable_signer, simulate
 from portal.audit.queries import list_entries
 from portal.audit.service import verify
 from portal.db.engine import run_sql
@@ -231,6 +231,21 @@ async def test_settings_that_make_no_sense_are_refused_at_their_place(
     with pytest.raises(InputInvalid) as refused:
         await set_top_up(play.stage.cast.alice.actor, signer_id, TopUpInput(**given))
     assert [field.path for field in refused.value.fields] == [path]
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [("most_cost_wei", "one transaction to cost"), ("most_cost_a_day_wei", "a day to cost")]
+)
+async def test_a_top_up_that_its_policy_would_never_let_go_is_refused(play: Play, limit: str, said: str) -> None:
+    alice, signer_id = play.stage.cast.alice.actor, (await make_signer(play.stage.cast, "Main"))[0]
+    policy = await create_policy(alice, PolicyInput(name="Small", approvals_required=1, **{limit: str(ETHER // 2)}))
+    for wei in (ETHER, ETHER // 2):
+        with pytest.raises(InputInvalid, match=rf"policy Small allows {said} at most 0\.5, gas") as refused:
+            await set_top_up(alice, signer_id, settings(play, policy=policy.id, top_up=wei))
+        assert [field.path for field in refused.value.fields] == ["/top_up_wei"]
+    assert (await get_top_up(play.organization_id, signer_id)).top_up_wei is None
+    less = settings(play, policy=policy.id, top_up=ETHER // 2 - 1)
+    assert (await set_top_up(alice, signer_id, less)).policy_name == "Small"
 
 
 async def test_who_may_set_it_and_only_what_they_have_seen(play: Play) -> None:

@@ -9,9 +9,10 @@ import msgspec
 from portal.accounts.permissions import Permission
 from portal.accounts.schemas import Actor
 from portal.actions.checks import checked
+from portal.actions.effects import WEI_DECIMALS, units
 from portal.actions.proposals import MAX_WEI
 from portal.actions.queries import get_policy
-from portal.actions.schemas import DecimalString
+from portal.actions.schemas import DecimalString, PolicyView
 from portal.audit import service as audit
 from portal.chain.abi import RECEIVE
 from portal.chain.queries import get_signer
@@ -213,6 +214,17 @@ async def _check_named(organization_id: UUID, signer_id: UUID, given: TopUpInput
     if treasury.purpose != SignerPurpose.SENDS:
         raise InputInvalid.at("/treasury_id", "This key holds what an end user owns; it sends nothing.")
     try:
-        await get_policy(organization_id, given.policy_id)
+        policy = await get_policy(organization_id, given.policy_id)
     except NotFound:
         raise InputInvalid.at("/policy_id", "There is no such policy.") from None
+    _check_allowed(int(given.top_up_wei or 0), policy)
+
+
+def _check_allowed(wei: int, policy: PolicyView) -> None:
+    for most, span in ((policy.most_cost_wei, "one transaction"), (policy.most_cost_a_day_wei, "a day")):
+        # As much as the limit is too much, too: the gas is in it.
+        if most is not None and wei >= int(most):
+            allows = f"The policy {policy.name} allows {span} to cost at most {units(int(most), WEI_DECIMALS)}"
+            raise InputInvalid.at(
+                "/top_up_wei", f"{allows}, gas included, so a top-up has to be less. Or choose another policy."
+            )
