@@ -19,7 +19,7 @@ from portal.local.chain import ask_node
 from tests.browser.stack import Stack, running_stack
 from tests.signals import sponsorship
 
-SIGNALS = int(os.environ.get("SOAK_SIGNALS", "60"))
+SIGNALS = int(os.environ.get("SOAK_SIGNALS", "24"))
 KILL_SECONDS = 2.0
 PATIENCE_SECONDS = 120 + SIGNALS
 TRANSFER = "0x" + keccak(text="Transfer(address,address,uint256)").hex()
