@@ -23,6 +23,7 @@ BOTH = frozenset({"signals", "action"})
 
 @pytest_asyncio.fixture
 async def listening(database: None) -> AsyncIterator[None]:
+    await notices.settle()  # what tests before have announced
     async with notices.open_listener():
         await until_connected()
         yield
