@@ -155,9 +155,7 @@ async def count_by_status(organization_id: UUID) -> dict[ActionStatus, Count]:
         MOST_COUNTED + 1,
     )
     found = {row["status"]: row["count"] for row in rows}
-    return {
-        status: Count(min(found[status], MOST_COUNTED), capped=found[status] > MOST_COUNTED) for status in ActionStatus
-    }
+    return {status: Count.up_to(MOST_COUNTED, found[status]) for status in ActionStatus}
 
 
 async def list_action_ids_of_signals(organization_id: UUID, signal_ids: Iterable[UUID]) -> dict[UUID, list[UUID]]:

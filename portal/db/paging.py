@@ -31,6 +31,11 @@ class Count(int):
         count.capped = capped
         return count
 
+    @classmethod
+    def up_to(cls, most: int, number: int) -> "Count":
+        """`number`, of which nothing is said beyond `most`."""
+        return cls(min(number, most), capped=number > most)
+
     def __add__(self, other: int) -> "Count":
         return Count(int(self) + int(other), capped=self.capped or getattr(other, "capped", False))
 

@@ -150,12 +150,11 @@ async def count_by_status(organization_id: UUID) -> dict[TransactionStatus, Coun
         *(organization_id, MOST_COUNTED + 1) * len(over),
     )
     found = {row["status"]: row["count"] for row in rows}
-    counted = {}
-    for status in TransactionStatus:
-        number = found.get(status, 0)
-        capped = status in TERMINAL and number > MOST_COUNTED
-        counted[status] = Count(MOST_COUNTED if capped else number, capped=capped)
-    return counted
+    return {
+        status: Count.up_to(MOST_COUNTED, number) if status in TERMINAL else Count(number)
+        for status in TransactionStatus
+        for number in [found.get(status, 0)]
+    }
 
 
 async def count_held(organization_id: UUID) -> int:

@@ -7,7 +7,7 @@ Replacements, and no-ops that close a nonce, are signed by the same db transacti
 signer that is a service of its own is, with a deadline.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -134,12 +134,13 @@ async def sign_all(orders: Sequence[Order]) -> list[StoredAttempt | Exception]:
         signed: list[tuple[Order, TransactionFields, StoredAttempt]] = []
         results: list[StoredAttempt | Exception] = []
         for order in orders:
+            work = order.work
             try:
-                if order.work.id not in current:
+                if work.id not in current:
                     raise Overtaken if order.lease.lane_id in lanes else LaneLost
-                if reason := paused.get(order.work.id):
+                if reason := paused.get(work.id):
                     raise NotNow(reason)
-                fields, attempt = await _sign(order, approved.get(order.work.action_id), signers, purse)
+                fields, attempt = await _sign(order, approved.get(work.action_id), signers[work.signer_id], purse)
             except (LaneLost, Overtaken, GateRefused, TooCostly, NotSigned) as error:
                 results.append(error)
             else:
@@ -158,14 +159,13 @@ async def sign_filler(order: Order) -> StoredAttempt:
     async with transaction():
         await leases.hold(order.lease)
         signers = await load_signers([order.work.signer_id])
-        fields, attempt = await _sign(order, None, signers, spending.Purse([]))
-        work, told = order.work, {"nonce": fields.nonce, "hash": attempt.hash}
-        kept = entry_of(work, "gap_filled", {**told, "raw_bytes": "0x" + attempt.raw_bytes.hex()})
-        told["action_id"] = str(work.action_id)
+        fields, attempt = await _sign(order, None, signers[order.work.signer_id], spending.Purse([]))
+        work, detail = order.work, {"nonce": fields.nonce, "hash": attempt.hash}
+        told = entry_of(work, "gap_filled", detail)
         await outbox.record(
-            work.organization_id, kept.kind, "transaction", work.id, told, correlation_id=work.correlation_id
+            work.organization_id, told.kind, "transaction", work.id, told.detail, correlation_id=work.correlation_id
         )
-        await audit.append_many([kept])
+        await audit.append_many([entry_of(work, "gap_filled", detail | {"raw_bytes": "0x" + attempt.raw_bytes.hex()})])
     return attempt
 
 
@@ -182,11 +182,11 @@ async def _lock_current(works: Sequence[Work]) -> set[UUID]:
 
 
 async def _sign(
-    order: Order, approved: SigningOrder | GateRefused | None, signers: Mapping[UUID, Any], purse: spending.Purse
+    order: Order, approved: SigningOrder | GateRefused | None, signer: dict[str, Any], purse: spending.Purse
 ) -> tuple[TransactionFields, StoredAttempt]:
     if order.kind is AttemptKind.NOOP:
         fields = _fields(order, order.work.signer_address, 0, b"", _limits(order, 0))
-        return fields, await _signed(order.work, signers, fields, None)
+        return fields, await _signed(order.work, signer, fields, None)
     assert approved is not None, "an action is never deleted"
     if isinstance(approved, GateRefused):
         raise approved
@@ -198,7 +198,7 @@ async def _sign(
         left_today_wei=purse.left(order.work, approved),
     )
     fields = _fields(order, approved.to, approved.value_wei, approved.data, limits)
-    attempt = await _signed(order.work, signers, fields, approved)
+    attempt = await _signed(order.work, signer, fields, approved)
     purse.spend(order.work, approved, fields)
     return fields, attempt
 
@@ -238,11 +238,11 @@ def _fees(order: Order, limits: Limits) -> Fees:
 
 
 async def _signed(
-    work: Work, signers: Mapping[UUID, Any], fields: TransactionFields, approved: SigningOrder | None
+    work: Work, signer: dict[str, Any], fields: TransactionFields, approved: SigningOrder | None
 ) -> StoredAttempt:
     """Sign, and compare what the signed bytes say with what was approved, or with what a no-op may say."""
     try:
-        signed = await sign(signers[work.signer_id], fields)
+        signed = await sign(signer, fields)
         _compare(read_fields(signed.raw), work, approved)
     except SignatureNotOurs as wrong:
         with correlated(work):
