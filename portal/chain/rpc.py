@@ -329,9 +329,10 @@ def get_node(chain_id: int) -> Node:
 
 
 async def close_nodes() -> None:
-    """Close the connections of this process to all nodes; they open again when used."""
+    """Close the connections of this process to all nodes, and forget them: they are made again when used."""
     for chain_id in get_settings().rpc_urls:
         await get_node(chain_id).close()
+    get_node.cache_clear()
 
 
 def _call_object(call: Call) -> dict[str, str]:

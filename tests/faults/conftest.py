@@ -12,7 +12,7 @@ from tests.anvil import Anvil, running_anvil
 from tests.faults.killer import Killer, running_killer
 from tests.faults.node_pool import GethPool
 from tests.faults.node_proxy import NodeProxy
-from tests.faults.world import RETIRED, World, forget_nodes
+from tests.faults.world import RETIRED, World
 from tests.people import Cast
 from tests.transactions import make_play
 
@@ -39,7 +39,7 @@ async def proxy(anvil_behind: Anvil) -> AsyncIterator[NodeProxy]:
 @pytest_asyncio.fixture
 async def world(cast: Cast, proxy: NodeProxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     """An organisation with a funded signer, no block but those that the test mines; the invariants hold at its end."""
-    await forget_nodes()
+    await close_nodes()
     proxy.clear()
     proxy.pool = None
     proxy.node.rpc("anvil_dropAllTransactions")

@@ -10,6 +10,7 @@ import pytest
 from portal.chain.endpoint import Endpoint
 from portal.db.engine import Engine, Transaction, in_transaction
 from portal.transactions.jobs import run_lanes, watch_chains
+from portal.transactions.lanes import writer
 from tests.faults.world import World
 from tests.transactions import Killed
 
@@ -32,7 +33,7 @@ def waits_seen(look: Callable[..., Awaitable[None]]) -> Iterator[None]:
 
 
 async def die(waits: int) -> None:
-    """A worker's second, unless it dies before, at the so-manieth wait; with it dies all that it had begun."""
+    """A worker's second, unless it dies before, at the so-manieth wait."""
     left = waits
 
     async def look(*_given: Any) -> None:
@@ -41,15 +42,31 @@ async def die(waits: int) -> None:
         if left <= 0:
             raise Killed
 
-    others = asyncio.all_tasks()
     with waits_seen(look):
-        with suppress(Killed, asyncio.CancelledError):  # the latter where others wait for what the dead one asked
-            await run_lanes()
-            await watch_chains()
-        begun = asyncio.all_tasks() - others
-        for task in begun:
-            task.cancel()
-        await asyncio.gather(*begun, return_exceptions=True)
+        await _work_or_die()
+
+
+async def die_unsigned() -> None:
+    """A worker's second, unless it dies before, with nonces claimed for what it is about to sign."""
+
+    async def sign_all(_orders: Any) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "sign_all", sign_all)
+        await _work_or_die()
+
+
+async def _work_or_die() -> None:
+    """A worker's second; where it dies, all that it had begun dies, too."""
+    others = asyncio.all_tasks()
+    with suppress(Killed, asyncio.CancelledError):  # the latter where others wait for what the dead one asked
+        await run_lanes()
+        await watch_chains()
+    begun = asyncio.all_tasks() - others
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
 
 
 async def stall(world: World, waits: int) -> None:

@@ -27,6 +27,7 @@ UNSIGNED_ENDS = frozenset({"refused", "expired", "cancelled"})
 BUMP_PERCENT, CAP_MULTIPLE = 10, 5
 LEADS_TO = {
     "queued": "queued",
+    "requeued": "queued",
     "nonced": "nonced",
     "signed": "signed",
     "closing": "closing",
@@ -40,10 +41,13 @@ LEADS_TO = {
     **{end: end for end in ("refused", "rejected", "expired", "cancelled", "displaced")},
 }
 """What a transaction is after what subscribers were told."""
+NO_MOVES = frozenset({"repriced", "held", "gap_filled"})
+"""What is told of a transaction that stays what it is."""
 MAY_FOLLOW = {
     None: "queued",
     "queued": "nonced refused expired cancelled",
-    "nonced": "signed closing refused expired cancelled",
+    "requeued": "nonced refused expired cancelled",
+    "nonced": "signed requeued closing refused expired cancelled",
     "signed": "broadcast closing rejected",
     "broadcast": "mined closing suspected",
     "closing": "mined suspected",
@@ -318,7 +322,7 @@ def check_told(facts: Facts) -> None:
     for row in facts.transactions:
         told = stories[row["id"]]
         assert told == written[row["id"]], "subscribers were told something else than the audit"
-        verbs = [verb for kind in told if (verb := kind.removeprefix("transaction.")) in LEADS_TO]
+        verbs = [verb for kind in told if (verb := kind.removeprefix("transaction.")) not in NO_MOVES]
         for before, verb in zip([None, *verbs], verbs, strict=False):
             assert verb in MAY_FOLLOW.get(before, "").split(), f"{verb} after {before}"
         assert verbs, "nobody was told of it"

@@ -32,6 +32,7 @@ from portal import clock
 from portal.actions.schemas import PolicyInput
 from portal.actions.service import create_policy, simulate
 from portal.audit.service import verify
+from portal.chain.rpc import close_nodes
 from portal.db.engine import run_sql
 from portal.errors import PortalError
 from portal.transactions.controls.pauses import pause
@@ -41,10 +42,10 @@ from portal.transactions.tables import Outcome, PauseScope
 from tests.actions import CHAIN
 from tests.anvil import Anvil, running_anvil
 from tests.faults import invariants
-from tests.faults.interruptions import die, stall
+from tests.faults.interruptions import die, die_unsigned, stall
 from tests.faults.node_proxy import BLOCK, COUNT, LOST, RECEIPT, SEND, Break, Fault, Pretend, Say, Twice
 from tests.faults.node_words import Meaning, dialects
-from tests.faults.world import World, forget_nodes, forget_transactions, witnessed
+from tests.faults.world import World, forget_transactions, witnessed
 
 EXAMPLES = int(os.environ.get("SOAK_EXAMPLES", "200"))
 STEPS = 12 if "SOAK_EXAMPLES" in os.environ else 8
@@ -134,7 +135,7 @@ class Story(RuleBasedStateMachine):
         self.approve(count)
 
     def approve(self, count: int) -> None:
-        self.run(forget_nodes())  # a proposal meets no trouble: that is another story
+        self.run(close_nodes())  # a proposal meets no trouble: that is another story
         with self.world.proxy.being_well():
             self.run(self.approve_all(count))
 
@@ -164,9 +165,20 @@ class Story(RuleBasedStateMachine):
     @rule(waits=st.integers(1, 60))
     def crash(self, waits: int) -> None:
         """The worker dies at one of its waits for the database or a node; another one finds what it left."""
-        self.run(die(waits))
+        self.bury(die(waits))
+
+    @rule(paused=st.booleans())
+    def crash_before_signing(self, paused: bool) -> None:
+        """The worker dies with nonces claimed for what it is about to sign; meanwhile somebody pauses the chain."""
+        self.bury(die_unsigned())
+        if paused:
+            self.stop_or_go_on()
+        self.tick()
+
+    def bury(self, death: Coroutine[Any, Any, None]) -> None:
+        self.run(death)
         self.run(self.world.leases_end())
-        self.run(forget_nodes())
+        self.run(close_nodes())
 
     @rule(waits=st.integers(1, 20), hurry=st.booleans())
     def stop_and_go(self, waits: int, hurry: bool) -> None:
@@ -231,7 +243,7 @@ class Story(RuleBasedStateMachine):
         self.world.proxy.plan(COUNT, Break("reset"), tag="pending")
         self.run(run_lanes())
         self.world.pool.drop()
-        self.run(forget_nodes())
+        self.run(close_nodes())
         self.world.proxy.plan(SEND, dialects(Meaning.FATAL)[0])
         self.run(run_lanes())
         self.drop(-1)
@@ -279,7 +291,7 @@ class Story(RuleBasedStateMachine):
                 self.run(self.resend())
 
     async def resend(self) -> None:
-        await forget_nodes()
+        await close_nodes()
         included = await run_sql("SELECT id FROM transaction WHERE status IN ('mined', 'confirmed')")
         await watch_chains()
         undone = await run_sql(

@@ -15,7 +15,7 @@ import pytest
 from portal import clock
 from portal.audit.service import verify
 from portal.chain import endpoint
-from portal.chain.rpc import Node, close_nodes, get_node
+from portal.chain.rpc import Node, get_node
 from portal.db.engine import run_sql, transaction
 from portal.settings import get_settings
 from portal.transactions.jobs import run_lanes, watch_chains
@@ -159,12 +159,6 @@ class World:
         """The invariants that hold at any moment, whatever went wrong."""
         invariants.check(await invariants.read_facts(self))
         assert await verify(self.play.organization_id) is None, "the audit chain is broken"
-
-
-async def forget_nodes() -> None:
-    """As a process that starts, which knows nothing of earlier failures."""
-    await close_nodes()
-    get_node.cache_clear()
 
 
 async def forget_transactions(*, and_lanes: bool) -> None:

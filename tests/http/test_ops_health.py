@@ -160,7 +160,6 @@ async def test_a_node_that_hangs_makes_nobody_wait(
     finally:
         server.close()
         await close_nodes()
-        get_node.cache_clear()
     assert {"chain 31337", "signer Treasury"} <= named(health).keys()
     assert not taken.is_set(), "a node was asked"
 
@@ -173,7 +172,6 @@ async def test_a_node_that_fails_is_named_without_its_address(
     settings = get_settings().model_copy(update={"chain_rpc_urls": urls})
     monkeypatch.setattr(rpc, "get_settings", lambda: settings)
     await close_nodes()
-    get_node.cache_clear()
     async with settings_chain() as node:
         await watch_chains()
         answer = await http.get("/health", headers=await key_of(cast.alice))

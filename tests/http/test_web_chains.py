@@ -7,7 +7,7 @@ import pytest
 
 from portal.chain import rpc
 from portal.chain.chain_settings import update_chain
-from portal.chain.rpc import close_nodes, get_node
+from portal.chain.rpc import close_nodes
 from portal.chain.service import register_chains
 from portal.settings import get_settings
 from tests.actions import settings_chain
@@ -32,12 +32,10 @@ async def test_the_page_says_how_chains_are_used_and_how_their_nodes_are(
         settings = get_settings().model_copy(update={"chain_rpc_urls": urls})
         monkeypatch.setattr(rpc, "get_settings", lambda: settings)
         await close_nodes()
-        get_node.cache_clear()
         assert await register_chains() == []
         await update_chain(31337, {"most_fee_wei": "7gwei", "final_depth": "9"}, by="test")
         await reader.sign_in(cast.oscar)
         page = await reader.get(f"{HOME}/chains")
-    get_node.cache_clear()  # after the chain has closed its nodes, which makes them anew
     shown = re.sub(r"\s+", " ", text_of(page))
     for said in (
         "Local chain Chain 31337",
@@ -59,7 +57,6 @@ async def test_a_chain_whose_node_is_away_is_shown_without_waiting(reader: Reade
     async with settings_chain():
         assert await register_chains() == []
         await close_nodes()
-    get_node.cache_clear()
     await reader.sign_in(cast.carol)
     shown = text_of(await reader.get(f"{HOME}/chains"))
     await close_nodes()

@@ -53,7 +53,6 @@ async def two_nodes(second: Second, patch: pytest.MonkeyPatch) -> AsyncIterator[
             get_node.cache_clear()
             yield
             await close_nodes()
-    get_node.cache_clear()
 
 
 @pytest_asyncio.fixture

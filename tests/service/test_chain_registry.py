@@ -60,7 +60,6 @@ class Nodes:
 async def nodes(database: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nodes]:
     yield Nodes(monkeypatch)
     await close_nodes()
-    get_node.cache_clear()
 
 
 async def test_chains_are_registered_once_with_what_is_known_of_them(nodes: Nodes) -> None:
