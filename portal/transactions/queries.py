@@ -39,7 +39,7 @@ SELECT = f"""
     JOIN signer s ON s.id = l.signer
     JOIN chain c ON c.id = l.chain
     JOIN action a ON a.id = t.action
-    JOIN policy_version p ON p.id = a.policy_version
+    JOIN policy_terms p ON p.id = a.policy_version
 """  # noqa: S608
 
 

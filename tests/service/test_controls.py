@@ -4,6 +4,8 @@ from uuid import UUID
 
 import pytest
 
+from portal.actions.schemas import PolicyInput
+from portal.actions.service import change_policy
 from portal.audit.service import verify
 from portal.db.engine import run_sql
 from portal.errors import Conflict, Forbidden, NotFound
@@ -88,12 +90,16 @@ async def test_only_the_first_of_its_signer_can_be_sped_up(play: Play) -> None:
     await speed_up(alice, first)
 
 
-@pytest.mark.parametrize("cap", ["the chain's", "five times the first"])
+@pytest.mark.parametrize("cap", ["the chain's", "the policy's since", "five times the first"])
 async def test_at_the_cap_there_is_nothing_to_raise(play: Play, cap: str) -> None:
     transaction_id = await sent(play)
     newest = "(SELECT max(max_fee_wei) FROM attempt)"
     if cap == "the chain's":
         await run_sql(f"UPDATE chain SET most_fee_wei = {newest}")
+    elif cap == "the policy's since":
+        [cost] = await run_sql("SELECT max_fee_wei * gas_limit AS wei FROM attempt")
+        stricter = PolicyInput(name="Cheaper", approvals_required=0, most_cost_wei=str(cost["wei"]))
+        await change_policy(play.stage.cast.alice.actor, play.automatic, stricter)
     else:
         await run_sql(
             """INSERT INTO attempt (id, organization, transaction, hash, raw_bytes, gas_limit, max_fee_wei,
