@@ -64,6 +64,19 @@ async def list_offers(transaction_id: UUID) -> list[Offer]:
     ]
 
 
+async def lower_gas_limit(lane_id: UUID, gas_limit: int) -> int:
+    """The highest gas limit below `gas_limit`, by a tenth at most, that no attempt rejected in the lane had.
+
+    All limits have a margin of more than that.
+    """
+    rows = await run_sql(
+        """SELECT min(x.gas_limit) AS lowest FROM transaction t JOIN attempt x ON x.transaction = t.id
+           WHERE t.lane = {} AND t.nonce IS NULL AND t.status = 'rejected' AND x.gas_limit BETWEEN {} AND {}""",
+        *(lane_id, gas_limit - gas_limit // 10, gas_limit),
+    )
+    return (rows[0]["lowest"] or gas_limit) - 1
+
+
 async def insert_attempts(made: Sequence[NewAttempt]) -> None:
     """Store what was signed, in the caller's db transaction."""
     await run_sql(

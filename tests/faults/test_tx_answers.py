@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from portal.chain import endpoint
+from portal.chain.chain_settings import update_chain
 from portal.transactions.schemas import TransactionView
+from tests.actions import CHAIN
 from tests.faults.node_proxy import COUNT, LOST, SEND, Alter, Break, Fault, Late, NodeProxy, Say, Twice, refuse
 from tests.faults.node_words import Meaning, dialects
 from tests.faults.world import World, nodes_at
@@ -167,13 +169,21 @@ async def test_tx_39_what_no_node_ever_takes_is_rejected_and_its_nonce_is_the_ne
     assert world.play.nonce_on_chain() == 2
 
 
-async def test_tx_39_the_next_action_with_the_same_call_is_sent_although_its_bytes_would_be_the_same(
-    world: World,
+@pytest.mark.parametrize("capped", [False, True], ids=["uncapped", "fees at the chain's limit"])
+async def test_tx_39_the_same_call_is_sent_however_often_it_was_rejected_although_its_bytes_would_be_the_same(
+    world: World, capped: bool
 ) -> None:
-    actions = await world.play.approved_mints(2)
-    world.proxy.plan(SEND, refuse("exceeds block gas limit"))
+    if capped:  # fees that cannot rise by a wei
+        await update_chain(CHAIN, {"most_fee_wei": "1000000001"}, by="test")
+    actions = await world.play.approved_mints(4)
+    world.proxy.plan(SEND, *[refuse("exceeds block gas limit")] * 3)
     await world.work()
-    assert [(await world.view(each)).status for each in actions] == ["rejected", "broadcast"]
+    assert [(await world.view(each)).status for each in actions] == ["rejected"] * 3 + ["broadcast"]
+    firsts = [(await world.attempts(each))[0] for each in actions]
+    assert [firsts[0].gas_limit - each.gas_limit for each in firsts] == [0, 1, 2, 3]
+    assert len({each.max_fee_wei for each in firsts}) == 1
+    assert (firsts[0].max_fee_wei == 1_000_000_001) is capped
+    await world.finish_ok(actions[-1])
 
 
 async def test_tx_40_a_fatal_answer_to_a_replacement_leaves_the_first_one_alive_and_says_so(geth: World) -> None:

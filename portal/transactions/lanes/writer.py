@@ -23,8 +23,7 @@ from portal.db.engine import is_unreachable
 from portal.jobs.queue import may_begin
 from portal.logging import get_logger
 from portal.together import Together
-from portal.transactions.attempts import Offer, StoredAttempt
-from portal.transactions.costs.limits import TooCostly
+from portal.transactions.attempts import Offer, StoredAttempt, lower_gas_limit
 from portal.transactions.lanes.leases import Lease, release, take
 from portal.transactions.lanes.looking import Task, find_lanes, look_all
 from portal.transactions.lanes.noting import Note, Sent, note_all
@@ -199,11 +198,12 @@ class Writer:
         try:
             return await self._sign(order)
         except asyncpg.UniqueViolationError:
-            # The same call for the same fees was rejected at this nonce before: a wei more makes other bytes of it.
-            fees = Fees(order.market.max_fee_wei + 1, order.market.max_priority_fee_wei + 1)
+            # The same call for the same fees was rejected at this nonce before: a little less gas makes other bytes of
+            # it, which cost no more.
+            less = await lower_gas_limit(self.lane.id, order.gas_limit)
             try:
-                return await self._sign(msgspec.structs.replace(order, market=fees))
-            except (TooCostly, NotNow) as why:
+                return await self._sign(msgspec.structs.replace(order, gas_limit=less))
+            except NotNow as why:
                 raise NotSigned(str(why)) from why  # its signer was asked, for what was rejected before
 
     async def _sign(self, order: Order) -> StoredAttempt:
