@@ -20,16 +20,20 @@ from portal.transactions.tables import Transaction, TransactionStatus
 
 log = get_logger(__name__)
 
-WORK = """SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
+# A version of its policy that allows less time binds what is not signed yet, too, though it was queued under another.
+DEADLINE = """CASE WHEN t.status IN ('queued', 'nonced') THEN least(t.execute_before, a.decided_at + (
+                  SELECT v.execute_within_seconds FROM policy_terms v WHERE v.id = a.policy_version) * interval '1 s')
+              ELSE t.execute_before END"""
+WORK = f"""SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
                  t.reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
                  t.contract_address, t.closing_reason, t.suspect_since, t.suspect_reads,
-                 t.cancel_requested_at, t.execute_before,
+                 t.cancel_requested_at, {DEADLINE} AS execute_before,
                  l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address, s.name AS signer_name,
                  s.status AS signer_status,
                  c.currency, a.decided_at,
                  CASE WHEN a.to_address IS NULL THEN a.contract END AS deploys_contract_id
           FROM transaction t JOIN lane l ON l.id = t.lane JOIN signer s ON s.id = l.signer
-               JOIN chain c ON c.id = l.chain JOIN action a ON a.id = t.action """
+               JOIN chain c ON c.id = l.chain JOIN action a ON a.id = t.action """  # noqa: S608  a constant
 
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from portal.errors import NotFound
 from portal.transactions import standing
 from portal.transactions.costs.fees import fee_cap, raised
 from portal.transactions.costs.limits import Limits, most_fee
+from portal.transactions.moves import DEADLINE
 from portal.transactions.schemas import AttemptView, Evidence, Holding, TransactionView
 from portal.transactions.standing import Standing
 from portal.transactions.states import CANCELLABLE, HURRIABLE, TERMINAL, UNMINED, depth
@@ -26,7 +27,7 @@ WITH_A_NONCE = ", ".join(f"'{status}'" for status in sorted(UNMINED))
 SELECT = f"""
     SELECT t.*, l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address, c.name AS chain_name,
            c.currency, c.confirmations AS confirmations_required, c.explorer_url, c.head_number, c.most_fee_wei,
-           a.value_wei, p.most_cost_wei,
+           a.value_wei, p.most_cost_wei, {DEADLINE} AS deadline,
            CASE WHEN t.status = 'queued' THEN (
                SELECT count(*) FROM transaction o WHERE o.lane = t.lane
                    AND (o.status IN ({WITH_A_NONCE}) OR o.status = 'queued' AND o.id < t.id))
@@ -179,7 +180,7 @@ AS_STORED = (
     *("id", "chain_id", "chain_name", "currency", "signer_id", "signer_address", "nonce", "correlation_id"),
     *("block_number", "block_hash", "confirmations_required", "contract_address", "gas_used"),
     *("queued_at", "broadcast_at", "mined_at", "confirmed_at", "finalized_at"),
-    *("cancel_requested_at", "hurry_requested_at", "execute_before", "suspect_since"),
+    *("cancel_requested_at", "hurry_requested_at", "suspect_since"),
 )
 """What a view takes over from its row as it is."""
 
@@ -198,6 +199,7 @@ def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionVie
         failure=standing.failure(it),
         remark=standing.remark(it),
         closing_reason=it.closing_reason,
+        execute_before=row["deadline"],
         may_cancel=it.status in CANCELLABLE and not it.cancel_requested,
         may_hurry=(
             it.status in HURRIABLE and not it.hurry_requested and not it.ahead and _may_cost_more(row, attempts)

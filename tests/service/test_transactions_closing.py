@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 
 from portal import clock
+from portal.actions.schemas import PolicyInput
+from portal.actions.service import change_policy
 from portal.audit.service import verify
 from portal.chain.rpc import Node
 from portal.chain.send_answers import SendAnswer, SendKind
@@ -177,6 +179,28 @@ async def test_tx_87_a_clock_that_jumps_by_an_hour_expires_nothing(play: Play, m
             await watch_chains()
     views = [await play.view(each) for each in (action_id, waiting)]
     assert [(view.status, len(view.attempts)) for view in views] == [(Status.BROADCAST, 1)] * 2
+
+
+@pytest.mark.parametrize("nonced", [False, True], ids=["queued", "nonced"])
+async def test_less_time_in_a_newer_version_of_its_policy_ends_what_is_not_signed_yet(play: Play, nonced: bool) -> None:
+    action_id = await play.approved_mint()
+    await queue_approved()
+    if nonced:
+        await run_sql("UPDATE transaction SET status = 'nonced', nonce = 2")
+        await run_sql("UPDATE lane SET next_nonce = 3")
+    before = (await play.view(action_id)).execute_before
+    policy = PolicyInput(name="In a minute", approvals_required=0, execute_within_seconds=60)
+    await change_policy(play.stage.cast.alice.actor, play.automatic, policy)
+    after = (await play.view(action_id)).execute_before
+    assert before is not None
+    assert after is not None
+    assert before - after == timedelta(days=1) - timedelta(minutes=1)
+    play.node.rpc("evm_increaseTime", 120)
+    play.node.mine()
+    await run_lanes()
+    view = await play.view(action_id)
+    assert (view.status, view.nonce, view.attempts) == (Status.EXPIRED, None, [])
+    assert await play.minted() == 0
 
 
 async def test_a_no_op_that_is_stuck_is_raised_beyond_what_the_policy_allows(play: Play, monkeypatch: Patch) -> None:
