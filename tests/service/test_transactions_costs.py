@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from portal import clock
 from portal.actions.schemas import PolicyInput
 from portal.actions.service import create_policy, simulate
 from portal.db.columns import new_id
@@ -95,6 +96,36 @@ async def test_what_a_day_allows_is_counted_over_the_actions_of_the_policy_and_e
     await watch_chains()
     await run_lanes()
     assert (await play.view(actions[2].id)).status is TransactionStatus.BROADCAST
+
+
+async def test_what_is_out_for_longer_than_a_day_counts_until_it_is_final(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = await play.approved_mint(to=somebody())
+    await run_lanes()
+    one = await the_cost(play, probe)
+    play.node.rpc("evm_setAutomine", False)
+    policy = await create_policy(
+        play.stage.cast.alice.actor,
+        PolicyInput(name="One a day", approvals_required=0, most_cost_a_day_wei=str(one + one // 4)),
+    )
+    mints = [await play.stage.propose_unsimulated(amount="1", to=somebody(), policy_id=policy.id) for _ in range(2)]
+    first, second = [mint.id for mint in mints]
+    await simulate([first])
+    await run_lanes()
+    await simulate([second])
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(hours=25))
+    await run_lanes()
+    assert (await play.view(first)).status is TransactionStatus.BROADCAST
+    assert "24 hours" in str((await play.view(second)).waiting_for)
+
+    play.node.mine(70)  # so that it is final
+    for _ in range(3):
+        await watch_chains()
+        await run_lanes()
+    assert (await play.view(first)).status is TransactionStatus.FINALIZED
+    assert (await play.view(second)).status is not TransactionStatus.QUEUED
 
 
 async def test_at_the_cap_the_same_bytes_are_sent_on_and_the_page_says_so(

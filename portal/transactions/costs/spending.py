@@ -16,26 +16,35 @@ from portal.transactions.moves import Work
 
 WINDOW = timedelta(hours=24)
 
-# What is mined has its price; what is not may cost as much as its dearest attempt. Attempts are numbered by time.
+# What is mined has its price; what is not may cost as much as its dearest attempt. Attempts are numbered by time. What
+# was signed before the window and is out still may be mined at any moment, so it counts until it is final.
 SPENT = """
-    SELECT v.policy, l.chain, t.id, CASE WHEN t.block_number IS NULL
+    SELECT v.policy, l.chain, CASE WHEN t.action = ANY({}::uuid[]) THEN t.action END AS action,
+           sum(CASE WHEN t.block_number IS NULL
                THEN (SELECT max(x.gas_limit * x.max_fee_wei) FROM attempt x WHERE x.transaction = t.id) + a.value_wei
                ELSE t.gas_used * t.gas_price_wei + CASE WHEN t.outcome = 'ok' THEN a.value_wei ELSE 0 END
-           END AS cost
+           END) AS cost
     FROM transaction t
-    JOIN action a ON a.id = t.action JOIN policy_terms v ON v.id = a.policy_version JOIN lane l ON l.id = t.lane
-    WHERE t.id IN (SELECT transaction FROM attempt WHERE id >= {}) AND v.policy = ANY({}::uuid[])
-        AND t.status NOT IN ('rejected', 'displaced')
+    JOIN action a ON a.id = t.action JOIN policy_version v ON v.id = a.policy_version JOIN lane l ON l.id = t.lane
+    WHERE t.id IN (
+            SELECT transaction FROM attempt WHERE id >= {}
+            UNION SELECT o.id FROM policy p JOIN lane ON lane.organization = p.organization
+                JOIN transaction o ON o.lane = lane.id
+                    AND o.status IN ('signed', 'broadcast', 'closing', 'suspect', 'mined', 'confirmed')
+            WHERE p.id = ANY({}::uuid[]))
+        AND v.policy = ANY({}::uuid[]) AND t.status NOT IN ('rejected', 'displaced')
+    GROUP BY 1, 2, 3
 """
 
 
 class Purse:
-    """What each transaction of the policies has spent, or may yet, on its chain."""
+    """What the actions of the policies have spent, or may yet, on their chains."""
 
     def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
-        self._spent: dict[tuple[UUID, int], dict[UUID, int]] = {}
+        self._spent: dict[tuple[UUID, int], dict[UUID | None, int]] = {}
+        """By action, and with None what those together spent that nobody asks for."""
         for row in rows:
-            self._spent.setdefault((row["policy"], row["chain"]), {})[row["id"]] = int(row["cost"])
+            self._spent.setdefault((row["policy"], row["chain"]), {})[row["action"]] = int(row["cost"])
 
     def left(self, work: Work, approved: SigningOrder) -> int | None:
         """What all others leave of the day's limit for `work`; None without a limit."""
@@ -45,12 +54,12 @@ class Purse:
 
     def spent_by_others(self, policy_id: UUID, work: Work) -> int:
         spent = self._spent.get((policy_id, work.chain_id), {})
-        return sum(wei for id, wei in spent.items() if id != work.id)
+        return sum(wei for action_id, wei in spent.items() if action_id != work.action_id)
 
     def spend(self, work: Work, approved: SigningOrder, fields: TransactionFields) -> None:
         """Count what was just signed, for those that are signed after it in the same db transaction."""
         own = self._spent.setdefault((approved.policy_id, work.chain_id), {})
-        own[work.id] = cost(fields.value_wei, fields.gas_limit, fields.max_fee_wei)
+        own[work.action_id] = cost(fields.value_wei, fields.gas_limit, fields.max_fee_wei)
 
 
 async def open_purse(approved: Mapping[UUID, SigningOrder | GateRefused]) -> Purse:
@@ -66,12 +75,16 @@ async def open_purse(approved: Mapping[UUID, SigningOrder | GateRefused]) -> Pur
         return Purse([])
     for policy_id in policies:
         await run_sql("SELECT pg_advisory_xact_lock(hashtextextended('spending:' || {}::uuid, 0))", policy_id)
-    return Purse(await run_sql(SPENT, oldest_id(clock.now() - WINDOW), policies))
+    return await _read(approved, policies)
 
 
 async def left_today(policy_id: UUID, work: Work, most_cost_a_day_wei: int | None) -> int | None:
     """What others leave of the day's limit just now, for whoever only wants to know; None without a limit."""
     if most_cost_a_day_wei is None:
         return None
-    purse = Purse(await run_sql(SPENT, oldest_id(clock.now() - WINDOW), [policy_id]))
+    purse = await _read([work.action_id], [policy_id])
     return most_cost_a_day_wei - purse.spent_by_others(policy_id, work)
+
+
+async def _read(action_ids: Iterable[UUID], policies: list[UUID]) -> Purse:
+    return Purse(await run_sql(SPENT, list(action_ids), oldest_id(clock.now() - WINDOW), policies, policies))
