@@ -1,5 +1,6 @@
 """Cancelled, expired, sped up: what has a nonce ends by what is mined at it."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -15,9 +16,10 @@ from portal.chain.rpc import Node
 from portal.chain.send_answers import SendAnswer, SendKind
 from portal.chain.signers import SignerUnavailable
 from portal.db.engine import run_sql
+from portal.jobs import queue
 from portal.transactions.controls.service import cancel, speed_up
 from portal.transactions.jobs import run_lanes, watch_chains
-from portal.transactions.lanes import looking, pushing, signing
+from portal.transactions.lanes import looking, passes, pushing, signing
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import Outcome
 from portal.transactions.tables import TransactionStatus as Status
@@ -179,6 +181,34 @@ async def test_tx_87_a_clock_that_jumps_by_an_hour_expires_nothing(play: Play, m
             await watch_chains()
     views = [await play.view(each) for each in (action_id, waiting)]
     assert [(view.status, len(view.attempts)) for view in views] == [(Status.BROADCAST, 1)] * 2
+
+
+async def test_however_many_are_called_off_a_worker_stops_when_it_is_told_to(play: Play, monkeypatch: Patch) -> None:
+    actions = await play.approved_mints(4)
+    await queue_approved()
+    await run_sql("UPDATE transaction SET cancel_requested_at = now()")
+    end_unsigned, stop = passes.end_unsigned, asyncio.Event()
+    monkeypatch.setattr(queue, "_ending", stop)
+
+    async def end_and_be_told(*arguments: Any) -> bool:
+        stop.set()
+        return await end_unsigned(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(passes, "end_unsigned", end_and_be_told)
+        await run_lanes()
+    ended = "SELECT count(*) FROM transaction WHERE status = 'cancelled'"
+    assert (await run_sql(ended))[0]["count"] == 1
+
+    stop.clear()
+    await run_sql("UPDATE chain SET in_flight_limit = 1")
+    few = looking.LOOK.replace(f"LIMIT {looking.ENDED_AT_ONCE}", "LIMIT 1")
+    monkeypatch.setattr(looking, "LOOK", few)
+    (lane,) = await run_sql("SELECT id FROM lane")
+    ((*tasks,),) = await looking.look_all([lane["id"]], [], [])
+    assert len(tasks) == 1, "what is out is looked at in between"
+    await run_lanes()
+    assert (await run_sql(ended))[0]["count"] == len(actions)
 
 
 @pytest.mark.parametrize("nonced", [False, True], ids=["queued", "nonced"])

@@ -18,6 +18,8 @@ from portal.transactions.tables import TransactionStatus as Status
 SEND_AGAIN_AFTER = timedelta(seconds=30)
 FRESH_SIMULATION = timedelta(minutes=5)
 """So long the gas that a simulation found is taken for right."""
+ENDED_AT_ONCE = 100
+"""Of those that are to be ended before they have a nonce: what is out must not wait until all are."""
 HELD_AT_ONCE = 4
 """Of those that waited for something already, in any order, where others have not: they must not be delayed."""
 
@@ -60,7 +62,8 @@ LOOK = f"""
            a.to_address, a.calldata, a.value_wei, v.policy AS policy_id, v.most_cost_wei, v.most_cost_a_day_wei
     FROM {GIVEN} CROSS JOIN lane l JOIN chain c ON c.id = l.chain JOIN LATERAL (
         SELECT id FROM transaction WHERE lane = l.id AND status IN ('nonced', 'signed', 'broadcast', 'closing')
-        UNION SELECT id FROM transaction t WHERE lane = l.id AND status = 'queued' AND {ASKED}
+        UNION (SELECT id FROM transaction t WHERE lane = l.id AND status = 'queued' AND {ASKED}
+               AND NOT id = ANY(given.tried) ORDER BY id LIMIT {ENDED_AT_ONCE})
         UNION (SELECT id FROM transaction WHERE lane = l.id AND status = 'queued' AND reason IS NULL
                AND NOT id = ANY(given.tried) ORDER BY id LIMIT {ROOM})
         UNION (SELECT id FROM transaction WHERE lane = l.id AND status = 'queued' AND reason IS NOT NULL

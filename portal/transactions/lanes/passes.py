@@ -127,7 +127,7 @@ async def _end_cancelled(writer: Writer, tasks: list[Task]) -> list[Task]:
     """End what was cancelled before it had a nonce, for which no node is needed; all others."""
     left = []
     for task in tasks:
-        if task.work.status is Status.QUEUED and task.work.cancel_requested_at is not None:
+        if task.work.status is Status.QUEUED and task.work.cancel_requested_at and not writer.is_over():
             writer.begin(task.work)
             await end_unsigned(writer.lane.lease, task.work, CANCELLED)
         else:
