@@ -233,6 +233,20 @@ async def test_less_time_in_a_newer_version_of_its_policy_ends_what_is_not_signe
     assert await play.minted() == 0
 
 
+async def test_tx_87_what_was_written_by_a_clock_that_was_fast_is_taken_for_old(play: Play, monkeypatch: Patch) -> None:
+    real = clock.now
+    with monkeypatch.context() as fast:
+        fast.setattr(clock, "now", lambda: real() + timedelta(hours=5))
+        sent = await play.sent_mint()
+        simulated = await play.approved_mint(2)
+    play.node.rpc("anvil_dropTransaction", (await play.view(sent)).hash)
+    rows = await run_sql("SELECT address FROM contract WHERE id = {}", play.stage.contract_id)
+    play.node.rpc("anvil_setCode", rows[0]["address"], "0xfe")
+    await run_lanes()
+    assert play.node.rpc("eth_getTransactionByHash", (await play.view(sent)).hash), "it is sent again"
+    assert str((await play.view(simulated)).waiting_for).startswith("It would fail now")
+
+
 async def test_a_no_op_that_is_stuck_is_raised_beyond_what_the_policy_allows(play: Play, monkeypatch: Patch) -> None:
     action_id = await play.sent_mint()
     await cancelled(play, action_id)

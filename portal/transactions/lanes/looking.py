@@ -28,7 +28,9 @@ ASKED = "(t.cancel_requested_at IS NOT NULL OR t.execute_before <= given.now)"
 NEWEST = """LEFT JOIN LATERAL (
     SELECT last_sent_at, signed_at_block FROM attempt x WHERE x.transaction = t.id ORDER BY x.max_fee_wei DESC LIMIT 1
 ) newest ON t.status IN ('broadcast', 'closing')"""
-QUIET = "(newest.last_sent_at IS NULL OR newest.last_sent_at <= given.quiet_before)"
+# A moment that is yet to come says that the clock was wrong then, or is now; those of several machines differ a little.
+SOON = "given.now + interval '30 s'"
+QUIET = f"(newest.last_sent_at > given.quiet_before AND newest.last_sent_at < {SOON}) IS NOT TRUE"
 STUCK = """(coalesce(c.head_number - coalesce(newest.signed_at_block, 0) >= c.stuck_blocks, false)
     AND t.nonce = (
         SELECT min(o.nonce) FROM transaction o WHERE o.lane = t.lane AND o.status IN ('broadcast', 'closing')))"""
@@ -55,9 +57,9 @@ LANES = f"""
             AND ({ASKED} OR {ROOM} > 0 AND (t.reason IS NULL OR NOT l.id = ANY(given.spent)))))
 """  # noqa: S608  parts of ours
 LOOK = f"""
-    SELECT t.id, t.lane, coalesce({QUIET}, false) AS is_quiet, coalesce({STUCK}, false) AS is_stuck,
+    SELECT t.id, t.lane, {QUIET} AS is_quiet, coalesce({STUCK}, false) AS is_stuck,
            t.hurry_requested_at IS NOT NULL AS is_hurried,
-           CASE WHEN (a.simulation->>'ok')::boolean AND a.simulated_at > given.fresh_since
+           CASE WHEN (a.simulation->>'ok')::boolean AND a.simulated_at > given.fresh_since AND a.simulated_at < {SOON}
                 THEN (a.simulation->>'gas')::bigint END AS known_gas,
            a.to_address, a.calldata, a.value_wei, v.policy AS policy_id, v.most_cost_wei, v.most_cost_a_day_wei
     FROM {GIVEN} CROSS JOIN lane l JOIN chain c ON c.id = l.chain JOIN LATERAL (
