@@ -141,6 +141,20 @@ async def test_a_nonce_that_a_dead_worker_left_is_given_back_by_a_call_that_woul
     assert (await play.view(other)).nonce == 2
 
 
+async def test_what_was_paused_goes_on_although_there_is_never_room_for_all(play: Play) -> None:
+    await run_sql("UPDATE chain SET in_flight_limit = 1")
+    paused = [await play.approved_mint(), await play.approved_mint(2)]
+    await pause_contract(play)
+    await run_lanes()
+    await end_pauses(play)
+    play.node.rpc("evm_setAutomine", False)
+    for amount in (3, 4):
+        await play.approved_mint(amount)
+        await run_lanes()
+        await play.watch_until_mined()
+    assert await play.minted() == 3, [(await play.view(each)).status for each in paused]
+
+
 async def test_a_nonce_that_is_not_the_newest_any_more_is_kept(play: Play) -> None:
     action_id = await left_with_a_nonce(play)
     await run_sql("UPDATE lane SET next_nonce = 4")

@@ -21,7 +21,8 @@ FRESH_SIMULATION = timedelta(minutes=5)
 ENDED_AT_ONCE = 100
 """Of those that are to be ended before they have a nonce: what is out must not wait until all are."""
 HELD_AT_ONCE = 4
-"""Of those that waited for something already, in any order, where others have not: they must not be delayed."""
+"""Of those that waited for something already, in any order, where others have not: they must not be delayed. One of
+the former comes first all the same: where there never is room for all, they would be passed over for ever."""
 
 # Asked for by somebody, or by the clock: which the chain's has to confirm.
 ASKED = "(t.cancel_requested_at IS NOT NULL OR t.execute_before <= given.now)"
@@ -114,7 +115,7 @@ async def look_all(lane_ids: Sequence[UUID], tried: Collection[UUID], spent: Col
     """What there is to do in each lane besides what was `tried`; see `find_lanes`.
 
     First comes what is nonced or signed, which is always there since nothing new is begun behind it; then what is out,
-    in the order of nonces; then what is queued, in its order.
+    in the order of nonces; then what is queued: one that waited for something already, and the others in their order.
     """
     rows = await run_sql(LOOK, *_given(tried, spent, lane_ids))
     wanted = [row["id"] for row in rows]
@@ -125,7 +126,7 @@ async def look_all(lane_ids: Sequence[UUID], tried: Collection[UUID], spent: Col
         work = works[row["id"]]
         if work.id not in tried or work.status in (Status.NONCED, Status.SIGNED):
             found[row["lane"]].append(_task(row, work, paused.get(work.id)))
-    return [sorted(found[lane_id], key=_order) for lane_id in lane_ids]
+    return [_in_order(found[lane_id]) for lane_id in lane_ids]
 
 
 def _given(tried: Collection[UUID], spent: Collection[UUID], lane_ids: Iterable[UUID] | None) -> tuple[Any, ...]:
@@ -134,10 +135,15 @@ def _given(tried: Collection[UUID], spent: Collection[UUID], lane_ids: Iterable[
     return now, now - SEND_AGAIN_AFTER, now - FRESH_SIMULATION, list(tried), list(spent), lanes
 
 
-def _order(task: Task) -> tuple[bool, bool, int, bool, UUID]:
-    work = task.work
-    unsent = work.status in (Status.NONCED, Status.SIGNED)
-    return not unsent, work.nonce is None, work.nonce or 0, work.reason is not None, work.id
+def _in_order(tasks: list[Task]) -> list[Task]:
+    held = next((task for task in tasks if task.work.status is Status.QUEUED and task.work.reason is not None), None)
+
+    def order(task: Task) -> tuple[bool, bool, int, bool, bool, UUID]:
+        work = task.work
+        unsent = work.status in (Status.NONCED, Status.SIGNED)
+        return not unsent, work.nonce is None, work.nonce or 0, task is not held, work.reason is not None, work.id
+
+    return sorted(tasks, key=order)
 
 
 def _task(row: dict[str, Any], work: Work, paused: str | None) -> Task:
