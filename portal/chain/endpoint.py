@@ -35,6 +35,7 @@ KEEP_OPEN_SECONDS = 4
 MOST_BYTES = 64 * 2**20
 """Of one answer: far beyond any that is asked for, and within what a process can hold."""
 LONGEST_REST_SECONDS = 120
+AWAY_SECONDS = 60
 OF_BATCHES = re.compile(r"batch|\barray\b", re.I)
 """In the words with which nodes refuse several questions in one request."""
 IDS = itertools.count(1)
@@ -102,6 +103,7 @@ class Endpoint:
         self._url = url
         self._failures = 0
         self._failed_at = self._rests_until = -math.inf
+        self._failing_since = math.inf
         self._verified = False
         self._most_at_once = sys.maxsize
         """Questions in one request; 1 is sent without a list around it."""
@@ -125,6 +127,11 @@ class Endpoint:
     def is_closed(self) -> bool:
         """Whether nothing is asked of it now, even if there is nobody else."""
         return bool(self.failure and self.failure.trouble in CLOSED_BY and time.monotonic() < self._rests_until)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether all that was asked of it for a minute failed: an outage, and not one lost answer."""
+        return time.monotonic() - self._failing_since >= AWAY_SECONDS
 
     async def ask(self, asked: Sequence[Asked]) -> list[Answer]:
         """An answer to each of `asked`, in order. Raises `EndpointFailed`; `RecursionError` for a trace too deep."""
@@ -190,13 +197,14 @@ class Endpoint:
         if failure is None:
             if self._failures:
                 log.info("node.back", chain_id=self.chain_id, endpoint=self.place, failures=self._failures)
-            self._failures, self.failure = 0, None
+            self._failures, self.failure, self._failing_since = 0, None, math.inf
             return
         FAILURES.labels(self.chain_id, self.place, failure.trouble.value).inc()
         again = self.failure is not None and self.failure.trouble is failure.trouble
         self._failures = min(self._failures + 1, 16) if again else 1
         self.failure = failure
         self._failed_at = time.monotonic()
+        self._failing_since = min(self._failing_since, self._failed_at)
         self._verified = False
         longest = min(LONGEST_REST_SECONDS, FIRST_REST_SECONDS[failure.trouble] * 2 ** (self._failures - 1))
         # With jitter, so that the processes of an installation do not come back all at once.
@@ -281,7 +289,8 @@ class Endpoint:
         if self._session and self._loop is asyncio.get_running_loop():
             await self._session.close()
         self._session, self._verified = None, False
-        self._failures, self.failure, self._failed_at = 0, None, -math.inf
+        self._failures, self.failure = 0, None
+        self._failed_at, self._failing_since = -math.inf, math.inf
         self.lagging, self.disagrees, self.behind, self.head_number = False, False, 0, None
 
 

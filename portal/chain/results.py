@@ -112,6 +112,11 @@ def parse_block(result: Any) -> Block:
     )
 
 
+def parse_hashes(result: Any) -> frozenset[str]:
+    """Of the transactions of a block."""
+    return frozenset(parse_hash(each) for each in result["transactions"])
+
+
 def parse_log(result: Any) -> Log:
     if result.get("removed"):
         raise ValueError("a log of a block that is not canonical")

@@ -21,6 +21,7 @@ from portal.chain.results import (
     parse_block,
     parse_bytes,
     parse_count,
+    parse_hashes,
     parse_log,
     parse_number,
     parse_parent_hash,
@@ -104,6 +105,11 @@ class Node:
             nodes.append(node)
         return nodes
 
+    @property
+    def is_away(self) -> bool:
+        """Whether no endpoint of it has answered for a minute of asking."""
+        return all(endpoint.is_away for endpoint in self._pool.endpoints)
+
     async def survey(self) -> list[EndpointView]:
         """How the endpoints are and compare, not older than ten seconds. Never raises."""
         return await survey(self._pool)
@@ -144,6 +150,10 @@ class Node:
         """As `block` for each height, or why nobody tells of that one. Raises where nobody answers at all."""
         asked: list[Asked] = [("eth_getBlockByNumber", [hex(number), False]) for number in numbers]
         return await self._read_each(asked, [partial(_block_at, number) for number in numbers])
+
+    async def hashes_in(self, number: int) -> frozenset[str] | None:
+        """Of the transactions in the canonical block at this height, None above the head."""
+        return await self._read("eth_getBlockByNumber", [hex(number), False], partial(_hashes_at, number))
 
     async def receipts(self, hashes: Sequence[str]) -> list[Receipt | NodeUnavailable | None]:
         """The receipt of each transaction, or why nobody tells of that one. Raises where nobody answers at all.
@@ -360,6 +370,10 @@ def _block_at(number: int, result: Any) -> Block | None:
     if block and block.number != number:
         raise Nonsense("gives another block than the one that was asked for")
     return block
+
+
+def _hashes_at(number: int, result: Any) -> frozenset[str] | None:
+    return None if _block_at(number, result) is None else parse_hashes(result)
 
 
 def _receipt_of(hash: str, result: Any) -> Receipt | None:

@@ -88,12 +88,8 @@ async def record_nodes(chain_id: int, endpoints: Sequence[EndpointView], *, answ
 
 
 async def record_final(chain_id: int, block: Block) -> None:
-    """Note the newest block that the node called final; it only ever rises."""
-    await (
-        Chain.update({Chain.final_number: block.number})
-        .where(Chain.id == chain_id)
-        .where((Chain.final_number.is_null()) | (Chain.final_number < block.number))
-    )
+    """Note the newest block that the node called final."""
+    await Chain.update({Chain.final_number: block.number}).where(Chain.id == chain_id)
 
 
 async def insert_signer(

@@ -22,7 +22,8 @@ log = get_logger(__name__)
 LAG = Gauge("portal_node_head_lag_blocks", "Blocks that an RPC endpoint is behind the best one", ["chain", "endpoint"])
 DISAGREEMENTS = Counter(
     "portal_node_disagreements_total",
-    "What endpoints say differently of a final block: its hash (block), a nonce at it (count), or what used one (use)",
+    "What endpoints say differently of a final block: its hash (block), a nonce at it (count), what used one (use), or "
+    "what became of a transaction in it (receipt)",
     ["chain", "about"],
 )
 EVERY_SECONDS = 10

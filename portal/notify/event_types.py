@@ -23,7 +23,7 @@ EVENT_TYPES: dict[str, str] = {
     "transaction.mined": "It is in a block, which the chain may still undo.",
     "transaction.confirmed": "Its block is as deep as the chain's setting asks; it may still be undone.",
     "transaction.finalized": "Its block is final: what happened stays.",
-    "transaction.reorganised": "Its block is no longer part of the chain: what was told of it is undone. It goes on.",
+    "transaction.reorganised": "Its block was undone, or nodes corrected what became of it: what was told is void.",
     "transaction.suspected": "The chain has used its nonce, and it is not known for what.",
     "transaction.suspicion_withdrawn": "Its nonce is free again.",
     "transaction.displaced": "Something else is final at its nonce: it was never carried out and never will be.",

@@ -26,7 +26,7 @@ DEADLINE = """CASE WHEN t.status IN ('queued', 'nonced') THEN least(t.execute_be
               ELSE t.execute_before END"""
 WORK = f"""SELECT t.id, t.organization AS organization_id, t.action AS action_id, t.lane AS lane_id, t.status, t.nonce,
                  t.reason, t.correlation_id, t.block_number, t.block_hash, t.mined_hash, t.outcome,
-                 t.contract_address, t.closing_reason, t.suspect_since, t.suspect_reads,
+                 t.gas_used, t.mined_at, t.contract_address, t.closing_reason, t.suspect_since, t.suspect_reads,
                  t.cancel_requested_at, {DEADLINE} AS execute_before,
                  l.chain AS chain_id, l.signer AS signer_id, s.address AS signer_address, s.name AS signer_name,
                  s.status AS signer_status,
@@ -51,6 +51,8 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
     block_hash: str | None
     mined_hash: str | None
     outcome: str | None
+    gas_used: int | None
+    mined_at: datetime | None
     contract_address: str | None
     closing_reason: str | None
     suspect_since: datetime | None

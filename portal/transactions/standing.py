@@ -1,5 +1,7 @@
 """Says in a sentence what a transaction waits for, why it failed, and what else is to be known of it. Pure."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from portal.transactions.states import TERMINAL
@@ -84,6 +86,35 @@ def hidden_receipt(nonce: int | None, block_number: int) -> str:
         f"It was carried out: block {block_number:,} has it at nonce {nonce}, but no node of the chain shows its "
         "receipt, which says whether it succeeded. It goes on once one does; give the chain another node."
     )
+
+
+def contradiction(said: Mapping[int, str]) -> str:
+    """Why one in a final block waits of which endpoints, by their places in the settings, say different things."""
+    return (
+        f"The chain's nodes contradict each other about it, though its block is final: {_quoted(said)}. One of them is "
+        "wrong. It goes on by itself once whoever runs this portal has taken that one out of PORTAL_CHAIN_RPC_URLS."
+    )
+
+
+def told_wrongly(said: Mapping[int, str]) -> str:
+    """Why one in a final block waits of which all endpoints that answer say something else than was told of it."""
+    return (
+        f"What was told of it is not what the chain's nodes say now: {_quoted(said)}. It is taken back and told anew, "
+        "unless one of them says otherwise again."
+    )
+
+
+def unheard(places: Sequence[int]) -> str:
+    """Why one waits that is final by one endpoint's word at most; `places` of the others in the settings."""
+    endpoints = ", ".join(f"endpoint {place}" for place in places)
+    return (
+        f"It is not final an hour after it was mined: {endpoints} does not call its block final, or shows no receipt "
+        "of it. If that stays so, whoever runs this portal takes that node out of PORTAL_CHAIN_RPC_URLS."
+    )
+
+
+def _quoted(said: Mapping[int, str]) -> str:
+    return ", ".join(f"endpoint {place} says that {words}" for place, words in said.items())
 
 
 def displacement(nonce: int | None, signer_address: str | None) -> str:

@@ -93,7 +93,7 @@ SENTENCES: dict[str, tuple[str, str, str]] = {
     "transaction.mined.cancelled": ("One that does nothing took its nonce, in block {block_number}", "ban", "calm"),
     "transaction.confirmed": ("Confirmed by the blocks after it", "circle-check", "good"),
     "transaction.finalized": ("Final: the chain can no longer undo it", "rosette-discount-check", "good"),
-    "transaction.reorganised": ("The chain undid block {block_number}, and it with it", "arrow-back-up", "warn"),
+    "transaction.reorganised": ("What was told of it in block {block_number} is undone", "arrow-back-up", "warn"),
     "transaction.suspected": (
         "The chain has used its nonce, and shows no receipt of ours so far",
         "alert-triangle",

@@ -224,7 +224,7 @@ async def test_the_timeline_tells_of_an_undone_block_and_of_a_foreign_transactio
     shown = text_of(await reader.get(f"{HOME}/transactions/{view.id}"))
     told = [
         "Included in block",
-        "The chain undid block",
+        "What was told of it in block",
         "shows no receipt of ours so far",
         "Another program used the key: its transaction is final at nonce 1",
     ]

@@ -7,6 +7,7 @@ back of what only has to wait.
 
 import msgspec
 
+from portal import clock
 from portal.chain.rpc import Block
 from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
@@ -37,12 +38,16 @@ CANCELLED = Ending(ClosingReason.CANCELLED, "A member cancelled it.")
 
 
 def ending_of(work: Work, head: Block) -> Ending | None:
-    """Why `work` is to be closed now, if it is: somebody cancelled it, or its time is over by the chain's clock."""
+    """Why `work` is to be closed now, if it is: somebody cancelled it, or its time is over.
+
+    By the chain's clock and by ours: ours may jump, and a node may lie about its newest block.
+    """
     if work.status not in CANCELLABLE:
         return None
     if work.cancel_requested_at is not None:
         return CANCELLED
-    if work.execute_before is not None and head.timestamp >= work.execute_before.timestamp():
+    now = min(head.timestamp, clock.now().timestamp())
+    if work.execute_before is not None and work.execute_before.timestamp() <= now:
         before = f"{work.execute_before:%Y-%m-%d %H:%M}"
         return Ending(ClosingReason.EXPIRED, f"It was to be carried out before {before} UTC, and that time is over.")
     return None

@@ -24,7 +24,7 @@ from portal.transactions.deployments import end_deployment
 from portal.transactions.moves import Step, Work, correlated, hold_many
 from portal.transactions.schemas import Evidence
 from portal.transactions.tables import TransactionStatus as Status
-from portal.transactions.watching.finality import View
+from portal.transactions.watching.finality import View, final_number
 from portal.transactions.watching.steps import count_as_unsent, states_before, take
 
 log = get_logger(__name__)
@@ -127,6 +127,8 @@ async def _prove(work: Work, hashes: Sequence[str], final: Block, view: View) ->
     endpoints = view.node.each()
     for place, endpoint in enumerate(endpoints, start=1):
         try:
+            if await final_number(endpoint, view) < final.number:
+                return None
             block = await endpoint.block(final.number)
             count = await endpoint.transaction_count(work.signer_address, block_number=final.number)
             receipts = all_told(await endpoint.receipts(hashes))

@@ -23,6 +23,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     head: Block
     final: Block | None
     """The newest block that can no longer be undone; None while nobody can tell."""
+    final_depth: int | None
+    """By the chain's setting; None where the node's tag says what is final."""
     confirmations: int
 
     @property
@@ -43,7 +45,7 @@ async def look(chain: dict[str, Any], node: Node) -> View:
     if chain["final_depth"] is None:
         head, final = await asyncio.gather(node.head(), node.finalized())
         if final:
-            await _note(chain, final)
+            await _note(chain, head, final)
         elif chain["final_number"] is not None:
             log.error("chain.finalized_missing", chain_id=chain["id"], last=chain["final_number"])
         else:
@@ -51,14 +53,34 @@ async def look(chain: dict[str, Any], node: Node) -> View:
     else:
         head = await node.head()
         final = await _below(node, head, chain["final_depth"])
-    return View(chain_id=chain["id"], node=node, head=head, final=final, confirmations=chain["confirmations"])
+    return View(
+        chain_id=chain["id"],
+        node=node,
+        head=head,
+        final=final,
+        final_depth=chain["final_depth"],
+        confirmations=chain["confirmations"],
+    )
 
 
-async def _note(chain: dict[str, Any], final: Block) -> None:
+async def final_number(endpoint: Node, view: View) -> int:
+    """The height up to which `endpoint`, alone, calls blocks final; without a tag, the one 64 below its head.
+
+    That a tag was there before is of no interest here: somebody else has called the block final. Raises
+    `NodeUnavailable`.
+    """
+    final = await endpoint.finalized() if view.final_depth is None else None
+    if final:
+        return final.number
+    return (await endpoint.head()).number - (FINAL_DEPTH if view.final_depth is None else view.final_depth)
+
+
+async def _note(chain: dict[str, Any], head: Block, final: Block) -> None:
     """Keep how far finality has come; say so where it went back, which changes nothing about what is final here."""
-    if final.number < (chain["final_number"] or 0):
-        log.error("chain.finalized_went_back", chain_id=chain["id"], last=chain["final_number"], now=final.number)
-    elif final.number != chain["final_number"]:
+    last = chain["final_number"] or 0
+    if final.number < last:
+        log.error("chain.finalized_went_back", chain_id=chain["id"], last=last, now=final.number)
+    if final.number > last or last > head.number:  # what is beyond the head was never so: a node lied
         await record_final(chain["id"], final)
 
 

@@ -6,7 +6,7 @@ reorganisation undid goes back to where it was, and counts as not sent: a pass o
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -27,7 +27,7 @@ from portal.transactions.moves import Step, Work, correlated, list_work
 from portal.transactions.states import depth
 from portal.transactions.tables import AttemptKind, Outcome
 from portal.transactions.tables import TransactionStatus as Status
-from portal.transactions.watching import displacement
+from portal.transactions.watching import displacement, opinions
 from portal.transactions.watching.finality import View, look
 from portal.transactions.watching.steps import count_as_unsent, states_before, take
 
@@ -106,18 +106,20 @@ async def _check_included(included: list[dict[str, Any]], view: View) -> tuple[s
     canonical = await _canonical_hashes((row["block_number"] for row in included), view.node)
     kept = {row["block_hash"] for row in included} & set(canonical.values())
     undone = [row["block_hash"] for row in included if row["block_number"] in canonical]
-    return kept, await _undo([hash for hash in undone if hash not in kept], canonical, view)
-
-
-async def _undo(block_hashes: list[str], canonical: dict[int, str], view: View) -> int:
-    if not block_hashes:
-        return 0
+    gone = [hash for hash in undone if hash not in kept]
+    if not gone:
+        return kept, 0
     works = await list_work(
         "WHERE l.chain = {} AND t.status IN ('mined', 'confirmed') AND t.block_hash = ANY({}) ORDER BY t.id",
         view.chain_id,
-        block_hashes,
+        gone,
     )
-    before = await states_before(works)
+    return kept, await _undo([(work, canonical[work.block_number or 0]) for work in works])
+
+
+async def _undo(told: Sequence[tuple[Work, str | None]]) -> int:
+    """Void what was told of each, which is in another block, or in this one but otherwise; how many were undone."""
+    before = await states_before([work for work, _ in told])
     undone = 0
     for status in (Status.BROADCAST, Status.CLOSING):
         steps = [
@@ -128,10 +130,10 @@ async def _undo(block_hashes: list[str], canonical: dict[int, str], view: View) 
                     "hash": work.mined_hash,
                     "block_number": work.block_number,
                     "undone_block": work.block_hash,
-                    "canonical_block": canonical[work.block_number or 0],
+                    "canonical_block": canonical,
                 },
             )
-            for work in works
+            for work, canonical in told
             if before[work.id] is status
         ]
         undone += await take(steps, status, "reorganised", also=_reorganised)
@@ -291,10 +293,30 @@ async def _deepen(kept: set[str], view: View) -> int:
     ]
     moved = await take(steps, Status.CONFIRMED, "confirmed", also=_end_deployments)
     if view.final:
-        final = await _list_included(kept, Status.CONFIRMED, view.final.number, view)
-        steps = [_deeper(work, finalized_at=clock.now()) for work in final]
+        deep = await _list_included(kept, Status.CONFIRMED, view.final.number, view)
+        said = await opinions.ask_all(deep, view) if deep else opinions.Opinions([], [])
+        steps = [_deeper(work, finalized_at=clock.now()) for work in said.final]
         moved += await take(steps, Status.FINALIZED, "finalized")
+        moved += await _correct(said.wrong, view)
     return moved
+
+
+async def _correct(wrong: Sequence[tuple[Work, Receipt | None]], view: View) -> int:
+    """Undo what was told wrongly, and tell what all endpoints say instead; how many steps that took.
+
+    From their receipts: the endpoint that is asked first may be the one that lied, and lie again.
+    """
+    if not wrong:
+        return 0
+    undone = await _undo([(work, receipt.block_hash if receipt else work.block_hash) for work, receipt in wrong])
+    known = {
+        work.id: (receipt, AttemptKind.NOOP if work.outcome == Outcome.CANCELLED else AttemptKind.CALL)
+        for work, receipt in wrong
+        if receipt
+    }
+    works = await list_work("WHERE t.id = ANY({}) AND t.status IN ('broadcast', 'closing')", list(known))
+    steps = await _mined_steps([(work, *known[work.id]) for work in works], view)
+    return undone + await take(steps, Status.MINED, "mined")
 
 
 async def _list_included(kept: set[str], status: Status, up_to_block: int, view: View) -> list[Work]:
