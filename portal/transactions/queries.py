@@ -12,8 +12,7 @@ from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Count, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
 from portal.transactions import standing
-from portal.transactions.costs.fees import fee_cap, raised
-from portal.transactions.costs.limits import Limits, most_fee
+from portal.transactions.costs.limits import Limits, may_rise
 from portal.transactions.moves import DEADLINE
 from portal.transactions.schemas import AttemptView, Evidence, Holding, TransactionView
 from portal.transactions.standing import Standing
@@ -248,8 +247,8 @@ def _may_cost_more(row: dict[str, Any], attempts: list[dict[str, Any]]) -> bool:
         most_fee_wei=None if row["most_fee_wei"] is None else int(row["most_fee_wei"]),
         most_cost_wei=int(row["most_cost_wei"]) if is_call and row["most_cost_wei"] is not None else None,
     )
-    cap, of_first = most_fee(limits), fee_cap(Fees(int(first["max_fee_wei"]), int(first["max_priority_fee_wei"])))
-    return raised(int(newest["max_fee_wei"])) <= (of_first if cap is None else min(cap, of_first))
+    before, now = (Fees(int(each["max_fee_wei"]), int(each["max_priority_fee_wei"])) for each in (first, newest))
+    return may_rise(before, now, limits)
 
 
 def _attempt_view(row: dict[str, Any], attempt: dict[str, Any]) -> AttemptView:

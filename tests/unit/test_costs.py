@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from portal.chain.rpc import Fees
 from portal.transactions.costs.fees import CAP_MULTIPLE, raised
-from portal.transactions.costs.limits import Limits, TooCostly, cost, first_fees, most_fee, next_fees
+from portal.transactions.costs.limits import Limits, TooCostly, cost, first_fees, may_rise, most_fee, next_fees
 
 WEI = st.integers(0, 2**256 - 1)
 GAS = st.integers(21_000, 30_000_000)
@@ -59,7 +59,9 @@ def test_a_replacement_stays_within_every_limit_and_above_what_a_pool_asks_for(
     except TooCostly:
         cap = most_fee(limits)
         assert raised(newest.max_fee_wei) > min(CAP_MULTIPLE * first, CAP_MULTIPLE * first if cap is None else cap)
+        assert not may_rise(begun, newest, limits)
     else:
+        assert may_rise(begun, newest, limits)
         must_be_within(fees, limits)
         assert fees.max_fee_wei <= CAP_MULTIPLE * first
         assert fees.max_fee_wei >= raised(newest.max_fee_wei)

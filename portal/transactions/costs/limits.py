@@ -51,7 +51,7 @@ def first_fees(market: Fees, limits: Limits) -> Fees:
     """
     cap = most_fee(limits)
     if cap is not None and market.max_fee_wei > cap:
-        raise TooCostly(_tightest(limits))
+        raise TooCostly(min(_bounds(limits))[1])
     return market
 
 
@@ -60,13 +60,17 @@ def next_fees(market: Fees, first: Fees, newest: Fees, limits: Limits) -> Fees:
 
     `first` is the first attempt of the same kind.
     """
-    cap = most_fee(limits)
-    of_first = fee_cap(first)
-    fees = replacement_fees(newest, market, cap_wei=of_first if cap is None else min(cap, of_first))
+    cap, sentence = _tightest(first, limits)
+    fees = replacement_fees(newest, market, cap_wei=cap)
     if fees is None:
-        own = f"It offers {CAP_MULTIPLE} times what it offered first already, and more is never offered."
-        raise TooCostly(own if cap is None or of_first <= cap else _tightest(limits))
+        raise TooCostly(sentence)
     return fees
+
+
+def may_rise(first: Fees, newest: Fees, limits: Limits) -> bool:
+    """Whether the limits leave room for the least that a pool takes instead of `newest`."""
+    cap, _ = _tightest(first, limits)
+    return replacement_fees(newest, newest, cap_wei=cap) is not None
 
 
 def _bounds(limits: Limits) -> list[tuple[int, str]]:
@@ -84,5 +88,7 @@ def _bounds(limits: Limits) -> list[tuple[int, str]]:
     return bounds
 
 
-def _tightest(limits: Limits) -> str:
-    return min(_bounds(limits))[1]
+def _tightest(first: Fees, limits: Limits) -> tuple[int, str]:
+    """The highest fee that may be offered after `first`, and the sentence that names what bounds it."""
+    own = f"It offers {CAP_MULTIPLE} times what it offered first already, and more is never offered."
+    return min([(fee_cap(first), own), *_bounds(limits)])
