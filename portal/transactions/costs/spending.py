@@ -1,6 +1,6 @@
 """What the actions under a policy may still cost today: the limit of 24 hours that was approved with them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -46,15 +46,12 @@ class Purse:
         for row in rows:
             self._spent.setdefault((row["policy"], row["chain"]), {})[row["action"]] = int(row["cost"])
 
-    def left(self, work: Work, approved: SigningOrder) -> int | None:
-        """What all others leave of the day's limit for `work`; None without a limit."""
-        if approved.most_cost_a_day_wei is None:
+    def left(self, work: Work, policy_id: UUID, most_a_day_wei: int | None) -> int | None:
+        """What all others under the policy leave of its day's limit for `work`; None without a limit."""
+        if most_a_day_wei is None:
             return None
-        return approved.most_cost_a_day_wei - self.spent_by_others(approved.policy_id, work)
-
-    def spent_by_others(self, policy_id: UUID, work: Work) -> int:
         spent = self._spent.get((policy_id, work.chain_id), {})
-        return sum(wei for action_id, wei in spent.items() if action_id != work.action_id)
+        return most_a_day_wei - sum(wei for action_id, wei in spent.items() if action_id != work.action_id)
 
     def spend(self, work: Work, approved: SigningOrder, fields: TransactionFields) -> None:
         """Count what was just signed, for those that are signed after it in the same db transaction."""
@@ -71,20 +68,13 @@ async def open_purse(approved: Mapping[UUID, SigningOrder | GateRefused]) -> Pur
             if isinstance(order, SigningOrder) and order.most_cost_a_day_wei is not None
         }
     )
-    if not policies:
-        return Purse([])
     for policy_id in policies:
         await run_sql("SELECT pg_advisory_xact_lock(hashtextextended('spending:' || {}::uuid, 0))", policy_id)
-    return await _read(approved, policies)
+    return await read_purse(policies, approved)
 
 
-async def left_today(policy_id: UUID, work: Work, most_cost_a_day_wei: int | None) -> int | None:
-    """What others leave of the day's limit just now, for whoever only wants to know; None without a limit."""
-    if most_cost_a_day_wei is None:
-        return None
-    purse = await _read([work.action_id], [policy_id])
-    return most_cost_a_day_wei - purse.spent_by_others(policy_id, work)
-
-
-async def _read(action_ids: Iterable[UUID], policies: list[UUID]) -> Purse:
-    return Purse(await run_sql(SPENT, list(action_ids), oldest_id(clock.now() - WINDOW), policies, policies))
+async def read_purse(policy_ids: Sequence[UUID], action_ids: Iterable[UUID]) -> Purse:
+    """The purse of these policies as it is just now, for whoever only wants to know what is left for these actions."""
+    if not policy_ids:
+        return Purse([])
+    return Purse(await run_sql(SPENT, list(action_ids), oldest_id(clock.now() - WINDOW), policy_ids, policy_ids))

@@ -207,13 +207,15 @@ async def _gas(writer: Writer, task: Task) -> int:
 
 async def _check_cost(writer: Writer, task: Task, gas: int) -> None:
     """Raise `TooCostly` before a nonce is claimed for what could not be signed; what signs decides it again."""
+    limited = [task.policy_id] if task.most_cost_a_day_wei is not None else []
+    purse = await spending.read_purse(limited, [task.work.action_id])
     limits = Limits(
         value_wei=task.call.value_wei,
         gas_limit=gas,
         currency=task.work.currency,
         most_fee_wei=writer.lane.most_fee_wei,
         most_cost_wei=task.most_cost_wei,
-        left_today_wei=await spending.left_today(task.policy_id, task.work, task.most_cost_a_day_wei),
+        left_today_wei=purse.left(task.work, task.policy_id, task.most_cost_a_day_wei),
     )
     first_fees((await writer.chain.now()).fees, limits)
 

@@ -195,7 +195,7 @@ async def _sign(
     limits = msgspec.structs.replace(
         _limits(order, approved.value_wei),
         most_cost_wei=approved.most_cost_wei,
-        left_today_wei=purse.left(order.work, approved),
+        left_today_wei=purse.left(order.work, approved.policy_id, approved.most_cost_a_day_wei),
     )
     fields = _fields(order, approved.to, approved.value_wei, approved.data, limits)
     attempt = await _signed(order.work, signer, fields, approved)
