@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from portal.actions.schemas import ActionView, CallView, DecisionView, PolicyOfA
 from portal.actions.simulated import addresses_of, is_stale, simulation_of, with_names
 from portal.actions.tables import ActionStatus, Verdict
 from portal.chain.abi import EncodedCall
+from portal.db.columns import decimal_string
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -36,11 +36,6 @@ def read_parts(row: dict[str, Any]) -> Parts:
     simulation = simulation_of(row)
     named = {address for call in calls for address in effects.addresses_in(call.arguments)}
     return Parts(msgspec.json.decode(row["arguments"]), calls, simulation, named | addresses_of(simulation))
-
-
-def decimal_string(amount: Decimal | None) -> str | None:
-    """An amount of the database as JSON has it."""
-    return None if amount is None else str(int(amount))
 
 
 def action_view(

@@ -14,6 +14,7 @@ from portal.actions.schemas import SigningOrder
 from portal.actions.simulated import simulation_of
 from portal.actions.tables import ActionStatus
 from portal.chain.tables import ContractStatus
+from portal.db.columns import wei
 from portal.db.engine import in_transaction, run_sql
 from portal.errors import InputInvalid
 
@@ -75,13 +76,9 @@ def _verify(row: dict[str, Any], decisions: list[dict[str, Any]]) -> SigningOrde
         data=bytes(row["calldata"]),
         value_wei=int(row["value_wei"]),
         policy_id=row["policy_id"],
-        most_cost_wei=_amount(row["most_cost_wei"]),
-        most_cost_a_day_wei=_amount(row["most_cost_a_day_wei"]),
+        most_cost_wei=wei(row["most_cost_wei"]),
+        most_cost_a_day_wei=wei(row["most_cost_a_day_wei"]),
     )
-
-
-def _amount(stored: Any) -> int | None:
-    return None if stored is None else int(stored)
 
 
 def _check_contract(row: dict[str, Any]) -> None:

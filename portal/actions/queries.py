@@ -11,6 +11,7 @@ from portal.actions import action_views, effects, policy
 from portal.actions.schemas import ActionView, InboxItem, PolicyView
 from portal.actions.tables import ActionStatus, Verdict
 from portal.chain.tables import SignerStatus
+from portal.db.columns import decimal_string
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Count, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
@@ -196,9 +197,7 @@ async def list_policies(
 
 
 def _policy_view(row: dict[str, Any]) -> PolicyView:
-    return PolicyView(
-        **row | {name: action_views.decimal_string(row[name]) for name in ("most_cost_wei", "most_cost_a_day_wei")}
-    )
+    return PolicyView(**row | {name: decimal_string(row[name]) for name in ("most_cost_wei", "most_cost_a_day_wei")})
 
 
 async def names_of(organization_id: UUID, addresses: Iterable[str]) -> dict[str, str]:

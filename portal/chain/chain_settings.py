@@ -15,6 +15,7 @@ from piccolo.columns import Column
 from portal import clock
 from portal.chain.presets import PRESETS, Preset
 from portal.chain.tables import Chain, FeeStyle
+from portal.db.columns import wei
 from portal.db.engine import transaction
 from portal.errors import InputInvalid, NotFound
 from portal.logging import get_logger
@@ -193,9 +194,8 @@ async def _change(
 
 def _settings(row: Mapping[str, Any]) -> ChainSettings:
     values = {name: row[name] for name in ChainSettings.__struct_fields__}
-    most = values["most_fee_wei"]
-    values |= {"fee_style": FeeStyle(values["fee_style"]), "least_tip_wei": int(values["least_tip_wei"])}
-    return ChainSettings(**values | {"most_fee_wei": None if most is None else int(most)})
+    values |= {name: wei(values[name]) for name in ("least_tip_wei", "most_fee_wei")}
+    return ChainSettings(**values | {"fee_style": FeeStyle(values["fee_style"])})
 
 
 def _as_preset(settings: ChainSettings, chain_id: int) -> ChainSettings:

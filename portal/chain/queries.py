@@ -11,6 +11,7 @@ from portal.chain.fees import FeeSettings
 from portal.chain.rpc import NodeUnavailable, get_node
 from portal.chain.schemas import ChainState, ChainView, ContractView, SignerGroupView, SignerView
 from portal.chain.tables import Chain, Contract, FeeStyle, SignerPurpose
+from portal.db.columns import decimal_string, wei
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
@@ -88,7 +89,7 @@ async def get_fee_settings(chain_id: int) -> FeeSettings:
         percentile=row["fee_percentile"],
         base_fee_percent=row["base_fee_percent"],
         least_tip_wei=int(row["least_tip_wei"]),
-        most_fee_wei=None if row["most_fee_wei"] is None else int(row["most_fee_wei"]),
+        most_fee_wei=wei(row["most_fee_wei"]),
     )
 
 
@@ -171,9 +172,7 @@ async def list_signer_groups(
 
 def _chain_view(row: dict[str, Any]) -> ChainView:
     values = {name: row[name] for name in ChainView.__struct_fields__}
-    for amount in ("least_tip_wei", "most_fee_wei"):
-        values[amount] = None if values[amount] is None else str(int(values[amount]))
-    return ChainView(**values)
+    return ChainView(**values | {name: decimal_string(row[name]) for name in ("least_tip_wei", "most_fee_wei")})
 
 
 def _contract_view(row: dict[str, Any]) -> ContractView:

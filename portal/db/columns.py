@@ -60,8 +60,18 @@ def integer(*, null: bool = False, default: int | None = None) -> columns.BigInt
 
 
 def amount(*, null: bool = False, default: int | None = None) -> columns.Numeric:
-    """Wei or token units: `NUMERIC(78,0)` holds every uint256. Read it as `Decimal`, use it as `int`."""
+    """Wei or token units: `NUMERIC(78,0)` holds every uint256. Read with `wei` or `decimal_string`."""
     return columns.Numeric(digits=(78, 0), default=None if default is None else Decimal(default), null=null)
+
+
+def wei(stored: Decimal | None) -> int | None:
+    """A stored amount as it is reckoned with."""
+    return None if stored is None else int(stored)
+
+
+def decimal_string(stored: Decimal | None) -> str | None:
+    """A stored amount as JSON has it."""
+    return None if stored is None else str(int(stored))
 
 
 def binary(*, null: bool = False, unique: bool = False) -> columns.Bytea:

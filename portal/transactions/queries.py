@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from portal.chain.rpc import Fees
+from portal.db.columns import wei
 from portal.db.engine import run_sql
 from portal.db.paging import DEFAULT_LIMIT, Count, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
@@ -187,7 +188,7 @@ AS_STORED = (
 def _view(row: dict[str, Any], attempts: list[dict[str, Any]]) -> TransactionView:
     it = _standing(row, attempts)
     hash = row["mined_hash"] or (attempts[-1]["hash"] if attempts else None)
-    price = None if row["gas_price_wei"] is None else int(row["gas_price_wei"])
+    price = wei(row["gas_price_wei"])
     return TransactionView(
         **{name: row[name] for name in AS_STORED},
         action_id=row["action"],
@@ -244,8 +245,8 @@ def _may_cost_more(row: dict[str, Any], attempts: list[dict[str, Any]]) -> bool:
         value_wei=int(row["value_wei"]) if is_call else 0,
         gas_limit=newest["gas_limit"],
         currency=row["currency"],
-        most_fee_wei=None if row["most_fee_wei"] is None else int(row["most_fee_wei"]),
-        most_cost_wei=int(row["most_cost_wei"]) if is_call and row["most_cost_wei"] is not None else None,
+        most_fee_wei=wei(row["most_fee_wei"]),
+        most_cost_wei=wei(row["most_cost_wei"]) if is_call else None,
     )
     before, now = (Fees(int(each["max_fee_wei"]), int(each["max_priority_fee_wei"])) for each in (first, newest))
     return may_rise(before, now, limits)

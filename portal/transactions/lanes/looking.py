@@ -10,6 +10,7 @@ import msgspec
 from portal import clock
 from portal.chain.rpc import Call
 from portal.chain.tables import SignerStatus
+from portal.db.columns import wei
 from portal.db.engine import run_sql
 from portal.transactions.controls.pauses import find_pauses
 from portal.transactions.moves import Work, list_work
@@ -162,8 +163,8 @@ def _task(row: dict[str, Any], work: Work, paused: str | None) -> Task:
         call=call,
         known_gas=row["known_gas"],
         policy_id=row["policy_id"],
-        most_cost_wei=None if row["most_cost_wei"] is None else int(row["most_cost_wei"]),
-        most_cost_a_day_wei=None if row["most_cost_a_day_wei"] is None else int(row["most_cost_a_day_wei"]),
+        most_cost_wei=wei(row["most_cost_wei"]),
+        most_cost_a_day_wei=wei(row["most_cost_a_day_wei"]),
     )
 
 

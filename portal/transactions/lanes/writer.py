@@ -19,6 +19,7 @@ from portal.chain.queries import get_fee_settings
 from portal.chain.rpc import Block, Call, Fees, Node, NodeUnavailable, Simulation, get_node
 from portal.chain.send_answers import SendAnswer
 from portal.chain.tables import FeeStyle, SignerKind
+from portal.db.columns import wei
 from portal.db.engine import is_unreachable
 from portal.jobs.queue import may_begin
 from portal.logging import get_logger
@@ -272,7 +273,7 @@ def _lane(row: dict[str, Any], lease: Lease) -> Lane:
         address=row["address"],
         signer_kind=SignerKind(row["kind"]),
         next_nonce=row["next_nonce"],
-        most_fee_wei=None if row["most_fee_wei"] is None else int(row["most_fee_wei"]),
+        most_fee_wei=wei(row["most_fee_wei"]),
         fee_style=FeeStyle(row["fee_style"]),
     )
 

@@ -17,6 +17,7 @@ from portal.audit import service as audit
 from portal.chain.abi import RECEIVE
 from portal.chain.queries import get_signer
 from portal.chain.tables import SignerPurpose
+from portal.db.columns import decimal_string, wei
 from portal.db.engine import run_sql, transaction
 from portal.errors import InputInvalid, NotFound, PreconditionFailed
 from portal.jobs.queue import ring
@@ -166,11 +167,10 @@ def forecast(
 
 
 def _runway(row: dict[str, Any]) -> Runway:
-    balance = None if row["balance_wei"] is None else int(row["balance_wei"])
+    balance = wei(row["balance_wei"])
     spent = int(row["spent_wei"] or 0)
     over = row["spent_at"] - row["spent_since"] if row["spent_since"] else timedelta()
     days_left, why_unknown = forecast(balance, spent, row["spent_transactions"] or 0, over)
-    low = row["low_balance_wei"]
     return Runway(
         signer_id=row["signer_id"],
         signer_name=row["signer_name"],
@@ -178,12 +178,12 @@ def _runway(row: dict[str, Any]) -> Runway:
         chain_id=row["chain_id"],
         chain_name=row["chain_name"],
         currency=row["currency"],
-        balance_wei=None if balance is None else str(balance),
+        balance_wei=decimal_string(row["balance_wei"]),
         read_at=row["read_at"],
         spent_wei=str(spent),
         days_left=days_left,
         why_unknown=why_unknown,
-        low_balance_wei=None if low is None else str(int(low)),
+        low_balance_wei=decimal_string(row["low_balance_wei"]),
         low_since=row["low_since"],
     )
 
