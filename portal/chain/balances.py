@@ -7,9 +7,6 @@ import msgspec
 from portal.chain.results import NONSENSE, parse_count, parse_number
 from portal.chain.rpc import NodeUnavailable, get_node
 
-AT_ONCE = 50
-"""Two questions each; hosted nodes commonly refuse more than 100."""
-
 
 class Account(msgspec.Struct, frozen=True):
     """An address by the newest block."""
@@ -21,18 +18,15 @@ class Account(msgspec.Struct, frozen=True):
 
 async def read_accounts(chain_id: int, addresses: Sequence[str]) -> list[Account]:
     """The accounts at these addresses, in order. Raises `NodeUnavailable`."""
-    accounts = []
-    for start in range(0, len(addresses), AT_ONCE):
-        asked = [
-            (method, [address, "latest"])
-            for address in addresses[start : start + AT_ONCE]
-            for method in ("eth_getBalance", "eth_getTransactionCount")
-        ]
-        answers = await get_node(chain_id).ask(asked)
-        try:
-            balances = [parse_number(answer["result"]) for answer in answers[::2]]
-            counts = [parse_count(answer["result"]) for answer in answers[1::2]]
-        except NONSENSE:
-            raise NodeUnavailable(f"The node of chain {chain_id} does not say what its accounts hold.") from None
-        accounts += [Account(*pair) for pair in zip(balances, counts, strict=True)]
-    return accounts
+    asked = [
+        (method, [address, "latest"])
+        for address in addresses
+        for method in ("eth_getBalance", "eth_getTransactionCount")
+    ]
+    answers = await get_node(chain_id).ask(asked)
+    try:
+        balances = [parse_number(answer["result"]) for answer in answers[::2]]
+        counts = [parse_count(answer["result"]) for answer in answers[1::2]]
+    except NONSENSE:
+        raise NodeUnavailable(f"The node of chain {chain_id} does not say what its accounts hold.") from None
+    return [Account(*pair) for pair in zip(balances, counts, strict=True)]

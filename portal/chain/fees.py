@@ -14,8 +14,7 @@ from typing import Any
 
 import msgspec
 
-from portal.chain.results import Nonsense, Refused, parse_block, parse_price
-from portal.chain.send_answers import error_text
+from portal.chain.results import Nonsense, Refused, parse_block, parse_price, result_of
 from portal.chain.tables import FeeStyle
 
 HISTORY_BLOCKS = 20
@@ -65,7 +64,7 @@ def asked_of_node(settings: FeeSettings) -> list[tuple[str, list[Any]]]:
 def read_fees(settings: FeeSettings, answers: Sequence[dict[str, Any]]) -> Fees:
     """What to offer, from the answers to `asked_of_node`. Raises `Refused` if they do not tell."""
     if settings.style is FeeStyle.LEGACY:
-        return legacy_fees(parse_price(_result(answers[0])), settings)
+        return legacy_fees(parse_price(result_of(answers[0])), settings)
     return eip1559_fees(_read_market(*answers), settings)
 
 
@@ -86,7 +85,7 @@ def legacy_fees(gas_price_wei: int, settings: FeeSettings) -> Fees:
 
 
 def _read_market(history: dict[str, Any], suggested: dict[str, Any], head: dict[str, Any]) -> Market:
-    base_fee = parse_block(_result(head)).base_fee_wei
+    base_fee = parse_block(result_of(head)).base_fee_wei
     if base_fee is None:
         raise Refused("has no base fee: transactions need EIP-1559, or the chain's `fee_style` must be legacy")
     suggested_tip = parse_price(suggested["result"]) if "result" in suggested else None
@@ -108,12 +107,6 @@ def _read_history(result: Any) -> tuple[int, list[int]]:
         if used > 0
     ]
     return base_fees[-1], tips
-
-
-def _result(answer: dict[str, Any]) -> Any:
-    if "error" in answer:
-        raise Refused(f"refuses: {error_text(answer['error'])}")
-    return answer["result"]
 
 
 def _percent(amount: int, percent: int) -> int:

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from prometheus_client import Counter
 
 from portal.chain.endpoint import Answer, Asked, Endpoint, EndpointFailed
-from portal.chain.results import NONSENSE, Nonsense, Refused, why_senseless
-from portal.chain.send_answers import error_text
+from portal.chain.results import NONSENSE, Refused, result_of, why_senseless
 from portal.errors import Unavailable
 from portal.logging import get_logger
 
@@ -76,14 +75,14 @@ class Pool:
                 refusal = refusal or str(refused)
             except NONSENSE as error:
                 endpoint.blame(error)
-        raise self._untold(refusal) if refusal else self.unavailable()
+        raise self.untold(refusal) if refusal else self.unavailable()
 
     async def read(self, asked: Sequence[Asked], parse: Callable[[list[Any]], T]) -> T:
         """As `judge`, with the results; an endpoint that answers any error is passed over.
 
         For what no honest node that is up to date can refuse.
         """
-        return await self.judge(asked, lambda answers: parse([_result_of(answer) for answer in answers]))
+        return await self.judge(asked, lambda answers: parse([result_of(answer) for answer in answers]))
 
     async def read_each(
         self, asked: Sequence[Asked], parsers: Sequence[Callable[[Any], T]]
@@ -104,7 +103,7 @@ class Pool:
             senseless = None
             for place, answer in zip(places, answers, strict=True):
                 try:
-                    told[place] = parsers[place](_result_of(answer))
+                    told[place] = parsers[place](result_of(answer))
                 except Refused as refused:
                     why.setdefault(place, str(refused))
                 except NONSENSE as error:
@@ -116,11 +115,12 @@ class Pool:
                 break
         if not told and not why:
             raise self.unavailable()
-        untold = {place: self._untold(said) for place, said in why.items() if place not in told}
+        untold = {place: self.untold(said) for place, said in why.items() if place not in told}
         self._report([asked[place] for place in untold], list(untold.values()))
         return [told[place] if place in told else untold[place] for place in range(len(asked))]
 
-    def _untold(self, said: str) -> NodeUnavailable:
+    def untold(self, said: str) -> NodeUnavailable:
+        """What to raise where a node answered, but does not tell; `said` continues "The node of chain 1 ..."."""
         return NodeUnavailable(f"The node of chain {self.chain_id} {said}.", retry_after_seconds=5)
 
     def _report(self, asked: Sequence[Asked], why: Sequence[NodeUnavailable]) -> None:
@@ -147,15 +147,6 @@ class Pool:
         said = [str(each.failure) for each in self.endpoints if each.failure] or ["does not answer"]
         also = f" (nor does any of {len(said) - 1} more)" if len(said) > 1 else ""
         return NodeUnavailable(f"The node of chain {self.chain_id} {said[0]}{also}.", retry_after_seconds=5)
-
-
-def _result_of(answer: Answer | None) -> Any:
-    """Raises `Refused` for an error, and what `NONSENSE` lists for none at all."""
-    if answer is None:
-        raise Nonsense("leaves a question unanswered")
-    if "error" in answer:
-        raise Refused(f"refuses: {error_text(answer['error'])}")
-    return answer["result"]
 
 
 def all_told(answers: Sequence[T | NodeUnavailable]) -> list[T]:

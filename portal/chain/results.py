@@ -8,6 +8,7 @@ import msgspec
 from eth_utils.address import to_checksum_address
 
 from portal.chain.logs import Log
+from portal.chain.send_answers import error_text
 
 T = TypeVar("T")
 
@@ -56,6 +57,15 @@ class Receipt(msgspec.Struct, frozen=True):
 def why_senseless(error: Exception) -> str:
     """What is wrong about an answer that one of `NONSENSE` was raised for; continues "The node of chain 1 ..."."""
     return str(error) if isinstance(error, Nonsense) else "answers something that makes no sense"
+
+
+def result_of(answer: dict[str, Any] | None) -> Any:
+    """Raises `Refused` for an error, and what `NONSENSE` lists for none at all."""
+    if answer is None:
+        raise Nonsense("leaves a question unanswered")
+    if "error" in answer:
+        raise Refused(f"refuses: {error_text(answer['error'])}")
+    return answer["result"]
 
 
 def optional(parse: Callable[[Any], T]) -> Callable[[Any], T | None]:

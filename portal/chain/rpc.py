@@ -17,6 +17,7 @@ from portal.chain.results import (
     Block,
     Nonsense,
     Receipt,
+    Refused,
     optional,
     parse_block,
     parse_bytes,
@@ -26,6 +27,7 @@ from portal.chain.results import (
     parse_number,
     parse_parent_hash,
     parse_receipt,
+    result_of,
 )
 from portal.chain.schemas import EndpointView
 from portal.chain.send_answers import SendAnswer, SendKind, classify, error_text, is_busy
@@ -46,6 +48,7 @@ __all__ = [
     "RangeRefused",
     "Receipt",
     "Simulation",
+    "call_object",
     "close_nodes",
     "get_node",
 ]
@@ -115,11 +118,14 @@ class Node:
         return await survey(self._pool)
 
     async def ask(self, asked: Sequence[Asked]) -> list[Answer]:
-        """The answers of one endpoint to at most 100 questions, in order, each with `result` or `error`.
+        """The answers to all questions, in order, each with `result` or `error`; up to 100 are one endpoint's.
 
         Raises `NodeUnavailable`.
         """
-        return await self._pool.ask(asked)
+        answers: list[Answer] = []
+        for start in range(0, len(asked), BATCH):
+            answers += await self._pool.ask(asked[start : start + BATCH])
+        return answers
 
     async def check(self) -> str:
         """The hash of the chain's first block, from a node that has the right chain id.
@@ -128,8 +134,8 @@ class Node:
         """
         first, second = await self._pool.ask([("eth_getBlockByNumber", [number, False]) for number in ("0x0", "0x1")])
         if second.get("result"):
-            return _parse(parse_parent_hash, second["result"], self.chain_id)
-        return _parse(parse_block, self._result(first), self.chain_id).hash
+            return self._parse(parse_parent_hash, second)
+        return self._parse(parse_block, first).hash
 
     async def head(self) -> Block:
         """The newest block of the endpoint that is asked first; all of them are compared now and then."""
@@ -178,14 +184,12 @@ class Node:
             raise RangeRefused(
                 f"The node of chain {self.chain_id} refuses to list events: {error_text(found['error'])}."
             )
-        logs: list[Log] = _parse(
-            lambda result: [parse_log(each) for each in result], self._result(found), self.chain_id
-        )
+        logs: list[Log] = self._parse(lambda result: [parse_log(each) for each in result], found)
         for log in logs:
             if log.address != address.lower() or log.topics[0].hex() != topic[2:] or log.block_number not in blocks:
                 raise NodeUnavailable(f"The node of chain {self.chain_id} lists events that nobody asked for.")
         logs.sort(key=lambda each: (each.block_number, each.index))
-        return logs, [_parse(optional(parse_block), self._result(each), self.chain_id) for each in known]
+        return logs, [self._parse(optional(parse_block), each) for each in known]
 
     async def transaction_count(self, address: str, *, pending: bool = False, block_number: int | None = None) -> int:
         """The next nonce by the newest block, by the block `block_number`, or by the node's pool with `pending`."""
@@ -211,10 +215,10 @@ class Node:
 
     async def call(self, call: Call, *, abi: Abi | None = None, block_number: int | None = None) -> bytes:
         """What `call` returns at a block, the newest by default. Raises `CallReverted` with the reason."""
-        answer = (await self._pool.ask([("eth_call", [_call_object(call), _tag(block_number)])]))[0]
+        answer = (await self._pool.ask([("eth_call", [call_object(call), _tag(block_number)])]))[0]
         if "error" in answer:
             raise CallReverted(self._refusal(answer["error"], abi))
-        return _parse(parse_bytes, answer["result"], self.chain_id)
+        return self._parse(parse_bytes, answer)
 
     async def simulate(self, call: Call, *, abi: Abi | None = None) -> Simulation:
         """Carry out `call` on top of the newest block, without a trace, and estimate its gas.
@@ -240,10 +244,10 @@ class Node:
         targets = list(dict.fromkeys(call.to_address for call, _ in calls if call.to_address and call.calldata))
         asked: list[Asked] = [("eth_blockNumber", []), *(("eth_getCode", [target, "latest"]) for target in targets)]
         for call, _ in calls:
-            shape = _call_object(call)
+            shape = call_object(call)
             asked += [("eth_call", [shape, "latest"]), ("eth_estimateGas", [shape])]
         number, *answers = await self._pool.ask(asked)
-        block_number = _parse(parse_count, self._result(number), self.chain_id)
+        block_number = self._parse(parse_count, number)
         codes, outcomes = dict(zip(targets, answers, strict=False)), answers[len(targets) :]
         simulated: list[Simulation | NodeUnavailable] = []
         for (call, abi), called, estimated in zip(calls, outcomes[::2], outcomes[1::2], strict=True):
@@ -259,12 +263,10 @@ class Node:
         for answer in (called, estimated):
             if answer and "error" in answer:
                 return Simulation(False, None, block_number, self._refusal(answer["error"], abi))
-        if code and self._result(code) == "0x":
+        if code and self._parse(lambda result: result == "0x", code):
             nothing = f"There is no contract at {call.to_address} on chain {self.chain_id}."
             return Simulation(False, None, block_number, nothing)
-        return Simulation(
-            True, _parse(parse_count, estimated and estimated["result"], self.chain_id), block_number, None
-        )
+        return Simulation(True, self._parse(parse_count, estimated), block_number, None)
 
     async def revert_reason(self, call: Call, block_number: int, *, abi: Abi | None = None) -> str | None:
         """Why a transaction mined in `block_number` failed, by carrying it out again after and before that block.
@@ -311,11 +313,13 @@ class Node:
             told += await self._pool.read_each(asked[part], parsers[part])
         return told
 
-    def _result(self, answer: Answer) -> Any:
-        if "error" in answer:
-            said = error_text(answer["error"])
-            raise NodeUnavailable(f"The node of chain {self.chain_id} refuses: {said}.", retry_after_seconds=5)
-        return answer["result"]
+    def _parse(self, parse: Callable[[Any], T], answer: Answer | None) -> T:
+        try:
+            return parse(result_of(answer))
+        except Refused as refused:
+            raise self._pool.untold(str(refused)) from None
+        except NONSENSE:
+            raise NodeUnavailable(f"The node of chain {self.chain_id} answers something that makes no sense.") from None
 
     def _refusal(self, error: Any, abi: Abi | None) -> str:
         """Why the contract refuses, from the error of `eth_call`. Raises `NodeUnavailable` if it is about the node."""
@@ -325,7 +329,7 @@ class Node:
         if isinstance(data, str) and HEX.fullmatch(hexed := data.removeprefix("Reverted ")) and len(hexed) > 2:
             return decode_revert(hexed, abi)
         if classify(text) is SendKind.UNAVAILABLE:
-            raise NodeUnavailable(f"The node of chain {self.chain_id} refuses: {text}.", retry_after_seconds=5)
+            raise self._pool.untold(f"refuses: {text}")
         return decode_revert(b"") if text.lower().strip(":. ") in ("execution reverted", "reverted") else text
 
 
@@ -345,7 +349,8 @@ async def close_nodes() -> None:
     get_node.cache_clear()
 
 
-def _call_object(call: Call) -> dict[str, str]:
+def call_object(call: Call) -> dict[str, str]:
+    """The parameter of `eth_call` and its like."""
     shape = {"from": call.from_address, "data": "0x" + call.calldata.hex(), "value": hex(call.value_wei)}
     if call.to_address:
         shape["to"] = call.to_address
@@ -356,13 +361,6 @@ def _call_object(call: Call) -> dict[str, str]:
 
 def _tag(block_number: int | None) -> str:
     return "latest" if block_number is None else hex(block_number)
-
-
-def _parse(parse: Callable[[Any], T], result: Any, chain_id: int) -> T:
-    try:
-        return parse(result)
-    except NONSENSE:
-        raise NodeUnavailable(f"The node of chain {chain_id} answers something that makes no sense.") from None
 
 
 def _block_at(number: int, result: Any) -> Block | None:

@@ -15,7 +15,8 @@ import msgspec
 
 from portal.chain.endpoint import Asked
 from portal.chain.logs import Emitted
-from portal.chain.rpc import Call, NodeUnavailable, get_node
+from portal.chain.results import NONSENSE
+from portal.chain.rpc import Call, NodeUnavailable, call_object, get_node
 from portal.chain.send_answers import error_text
 from portal.logging import get_logger
 
@@ -74,15 +75,11 @@ async def trace_many(chain_id: int, calls: Sequence[Call], block_number: int) ->
 
 async def read_many(chain_id: int, asked: Sequence[Asked]) -> list[Any]:
     """The results of independent reads in their order; None for each that the node refuses. Never raises."""
-    results: list[Any] = []
-    for start in range(0, len(asked), 100):
-        part = asked[start : start + 100]
-        try:
-            results += [answer.get("result") for answer in await get_node(chain_id).ask(part)]
-        except NodeUnavailable as error:
-            log.warning("trace.reads_failed", chain_id=chain_id, reads=len(part), error=error.detail)
-            results += [None] * len(part)
-    return results
+    try:
+        return [answer.get("result") for answer in await get_node(chain_id).ask(asked)]
+    except NodeUnavailable as error:
+        log.warning("trace.reads_failed", chain_id=chain_id, reads=len(asked), error=error.detail)
+        return [None] * len(asked)
 
 
 async def _trace(chain_id: int, calls: Sequence[Call], block_number: int) -> list[Trace | None]:
@@ -116,19 +113,14 @@ def _is_lacking(answer: dict[str, Any]) -> bool:
 def _read(method: Method, answer: dict[str, Any]) -> Trace | None:
     try:
         return method.parse(answer["result"]) if answer.get("result") else None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except NONSENSE:
         log.warning("trace.senseless", method=method.name)
         return None
 
 
-def _shape(call: Call) -> dict[str, str]:
-    shape = {"from": call.from_address, "data": "0x" + call.calldata.hex(), "value": hex(call.value_wei)}
-    return shape if call.to_address is None else {**shape, "to": call.to_address}
-
-
 def _ask_tracer(call: Call, block_number: int) -> list[Any]:
     options = {"tracer": "callTracer", "tracerConfig": {"withLog": True}, "timeout": f"{TRACE_SECONDS}s"}
-    return [_shape(call), hex(block_number), options]
+    return [call_object(call), hex(block_number), options]
 
 
 def read_call_trace(root: dict[str, Any]) -> Trace | None:
@@ -169,7 +161,7 @@ def _inside(frame: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _ask_simulation(call: Call, block_number: int) -> list[Any]:
-    return [{"blockStateCalls": [{"calls": [_shape(call)]}], "traceTransfers": True}, hex(block_number)]
+    return [{"blockStateCalls": [{"calls": [call_object(call)]}], "traceTransfers": True}, hex(block_number)]
 
 
 def read_simulation(result: list[dict[str, Any]]) -> Trace | None:
