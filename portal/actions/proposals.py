@@ -19,7 +19,7 @@ from portal.actions.errors import ContractNotCallable, SignerNotReady
 from portal.actions.happenings import happening_of
 from portal.actions.schemas import ActionInput, ActionView, BatchedCall, ProposedCall
 from portal.actions.senders import Sender, Senders, is_shared, read_senders
-from portal.actions.tables import ActionStatus
+from portal.actions.tables import Action, ActionStatus
 from portal.audit import service as audit
 from portal.chain.abi import ContractFunction, EncodedCall, get_function
 from portal.chain.tables import ContractStatus, SignerStatus
@@ -271,6 +271,7 @@ async def store_many(
 
 
 def _row(prepared: PreparedCall, names: dict[str, str]) -> dict[str, Any]:
+    """The new action, by the names of its columns."""
     actor, call, target, encoded = prepared.actor, prepared.call, prepared.target, prepared.encoded
     now = clock.now()
     return {
@@ -302,19 +303,13 @@ def _row(prepared: PreparedCall, names: dict[str, str]) -> dict[str, Any]:
 async def _insert(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if not rows:
         return []
+    names = rows[0].keys()
+    arrays = ", ".join(f"{{}}::{Action._meta.get_column_by_name(name).column_type}[]" for name in names)
     return await run_sql(
-        """INSERT INTO action (id, organization, signal, rule, rule_version, end_user, contract, chain, signer,
-                               function,
-                               arguments, to_address, calldata, value_wei, digest, policy_version, summary,
-                               proposed_by, proposed_by_key, correlation_id, proposed_at, expires_at, status)
-           SELECT made.*, {}
-           FROM unnest({}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::uuid[], {}::bigint[],
-                       {}::uuid[], {}::text[], {}::jsonb[], {}::text[], {}::bytea[], {}::numeric[], {}::bytea[],
-                       {}::uuid[], {}::text[], {}::uuid[], {}::uuid[], {}::text[], {}::timestamptz[],
-                       {}::timestamptz[]) AS made
-           ON CONFLICT (signal, rule) DO NOTHING RETURNING id""",
+        f"""INSERT INTO action ({", ".join(names)}, status) SELECT made.*, {{}} FROM unnest({arrays}) AS made
+            ON CONFLICT (signal, rule) DO NOTHING RETURNING id""",  # noqa: S608  names of columns
         ActionStatus.PROPOSED.value,
-        *([row[name] for row in rows] for name in rows[0]),
+        *([row[name] for row in rows] for name in names),
     )
 
 
