@@ -591,6 +591,10 @@ async def test_an_end_user_is_found_invited_once_and_shown_with_their_actions(re
 
 async def test_an_api_key_is_shown_once_works_and_is_revoked(reader: Reader, cast: Cast) -> None:
     await reader.sign_in(cast.alice)
+    offered = await reader.get(f"{HOME}/api-keys")
+    assert "End users read write" in text_of(offered)
+    assert "Organisation write" in text_of(offered), "spelled as on all pages, whatever the scope is called"
+    assert 'value="organization:write"' in offered.text
     made = await reader.post(f"{HOME}/api-keys", name="Billing", scopes="signals:read", ends="30")
     token = next(value for value in copied(made) if value.startswith("sp_"))
     headers = {"Authorization": f"Bearer {token}"}

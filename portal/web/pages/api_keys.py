@@ -19,6 +19,8 @@ from portal.web.render import AnyRequest, see_other
 
 READ = {"permission": Permission.API_KEYS_READ}
 WRITE = {"permission": Permission.API_KEYS_WRITE}
+LABELS = {"api-keys": "API keys", "organization": "Organisation"}
+"""Of scopes' nouns, where the noun itself does not read as the pages do."""
 ENDS = [("30", "In 30 days"), ("90", "In 90 days"), ("365", "In a year"), ("", "Never")]
 
 
@@ -90,7 +92,7 @@ def _groups(desk: Desk) -> list[dict[str, Any]]:
         noun, _, verb = scope.value.partition(":")
         nouns.setdefault(noun, []).append({"scope": scope.value, "verb": verb})
     return [
-        {"noun": noun.replace("-", " ").capitalize().replace("Api", "API"), "scopes": found}
+        {"noun": LABELS.get(noun, noun.replace("-", " ").capitalize()), "scopes": found}
         for noun, found in sorted(nouns.items())
     ]
 
