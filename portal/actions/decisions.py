@@ -18,12 +18,13 @@ from portal.actions.errors import (
     DigestChanged,
     OnlyMembersDecide,
     OutcomeChanged,
+    OutcomeNotShown,
     ProposerMayNotApprove,
     SimulationReverts,
 )
 from portal.actions.happenings import happening_of
 from portal.actions.schemas import ActionView, Simulation
-from portal.actions.simulated import is_same_outcome, is_stale, simulation_of
+from portal.actions.simulated import is_stale, simulation_of
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
 from portal.audit import service as audit
 from portal.chain.rpc import NodeUnavailable
@@ -44,26 +45,34 @@ OPEN = f"""
 """  # noqa: S608  constants
 
 
-async def approve(actor: Actor, action_id: UUID, digest_hex: str, code: str) -> ActionView:
+async def approve(
+    actor: Actor, action_id: UUID, digest_hex: str, code: str, outcome_digest: str | None = None
+) -> ActionView:
     """Record that this member approves exactly the call with this digest, confirmed by their second factor.
+
+    `outcome_digest` is that of the simulation that they were shown, empty if they were shown none, and None if that is
+    not known: then it is what was stored when this was called. The approval counts only if the newest simulation has
+    the same, also when one is stored meanwhile.
 
     The approval that meets the quorum makes the action approved, exactly once. What was never simulated, or so long ago
     that it may not hold any more, is simulated first. Checked in this order, and the code is spent only after all of
     it: `OnlyMembersDecide`, `Forbidden`, `NotFound`, `ActionNotProposed` (also once it is past its deadline),
     `DigestChanged`, `ProposerMayNotApprove`, `AlreadyDecided`, `NodeUnavailable` if it is to be simulated and cannot
-    be now, `SimulationReverts`, `OutcomeChanged` if something else would happen than the simulation before said,
+    be now, `SimulationReverts`, `OutcomeNotShown` and `OutcomeChanged` if something else would happen than was shown,
     `SecondFactorInvalid`.
     """
     member_id, _ = _deciding_member(actor)
     action = await _get_open(actor, action_id)
     await _check_digest(actor, action, digest_hex)
     await _check_may_approve(action, member_id)
-    shown = simulation_of(action)
-    if shown is None or is_stale(shown, action["head_number"], clock.now()):
+    simulation = simulation_of(action)
+    if outcome_digest is None and simulation is not None:
+        outcome_digest = simulation.outcome_digest
+    if simulation is None or is_stale(simulation, action["head_number"], clock.now()):
         await _simulate_first(action_id)
     try:
         async with transaction():
-            approved = await _approve_locked(actor, action_id, digest_hex, code, shown)
+            approved = await _approve_locked(actor, action_id, digest_hex, code, outcome_digest)
     except SecondFactorMissing:
         raise
     except SecondFactorInvalid:
@@ -85,7 +94,9 @@ async def _simulate_first(action_id: UUID) -> None:
         ) from error
 
 
-async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: str, shown: Simulation | None) -> bool:
+async def _approve_locked(
+    actor: Actor, action_id: UUID, digest_hex: str, code: str, outcome_digest: str | None
+) -> bool:
     """Under the lock of the action's row: check again, spend the code, decide. Whether the quorum is met now."""
     member_id, person_id = _deciding_member(actor)
     action = await _get_open(actor, action_id, lock=True)
@@ -93,7 +104,7 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
     if not digests.equals(digest, digest_hex):
         raise _digest_changed()
     await _check_may_approve(action, member_id)
-    _check_outcome(action, shown)
+    simulation = _checked_outcome(action, outcome_digest)
     await _check_still_may_decide(actor, member_id)
     method = await use_second_factor(person_id, code)
     await Decision.insert(
@@ -115,7 +126,8 @@ async def _approve_locked(actor: Actor, action_id: UUID, digest_hex: str, code: 
         proposer_id=action["proposer"],
     )
     detail = {"digest": digest.hex(), "approvals": standing.approvals, "required": standing.required}
-    await audit.append(actor, "action.approval_given", "action", action_id, {**detail, "second_factor": method})
+    given = {**detail, "second_factor": method, "outcome_digest": simulation.outcome_digest}
+    await audit.append(actor, "action.approval_given", "action", action_id, given)
     if not standing.is_met:
         return False
     await _decide(action_id, ActionStatus.APPROVED)
@@ -244,16 +256,20 @@ async def _check_may_approve(action: dict[str, Any], member_id: UUID) -> None:
         )
 
 
-def _check_outcome(action: dict[str, Any], shown: Simulation | None) -> None:
+def _checked_outcome(action: dict[str, Any], outcome_digest: str | None) -> Simulation:
+    """What the locked row says would happen, if it is what `outcome_digest` names; None names nothing."""
     simulation = simulation_of(action)
     if simulation is None or not simulation.ok:
         reason = simulation.revert_reason if simulation else "it has not been simulated"
         raise SimulationReverts(f"The call would fail on chain: {reason}. Simulate it again once the cause is gone.")
-    if shown is not None and not is_same_outcome(shown, simulation):
+    if outcome_digest not in (None, simulation.outcome_digest):
+        unspent = "approve it if that is what you want. Nothing was approved and your code was not used."
+        if not outcome_digest:
+            raise OutcomeNotShown(f"It is not sure that your page showed this result. Look at it, and {unspent}")
         raise OutcomeChanged(
-            f"The call would not do any more what was shown of it, as of block {shown.block_number:,}. Look at the new "
-            "result, and approve it if that is what you want. Nothing was approved and your code was not used."
+            f"The call would not do any more what was shown of it. Look at the new result, and {unspent}"
         )
+    return simulation
 
 
 async def _check_still_may_decide(actor: Actor, member_id: UUID) -> None:

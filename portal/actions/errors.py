@@ -23,6 +23,10 @@ class OutcomeChanged(Conflict):
     title = "It would do something else now"
 
 
+class OutcomeNotShown(Conflict):
+    title = "Look at the result first"
+
+
 class ContractNotCallable(Conflict):
     title = "The contract cannot be called"
 

@@ -58,6 +58,9 @@ class ApprovalInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Hex of the digest that was shown."""
     code: str
     """Six digits of the second factor."""
+    outcome_digest: str | None = None
+    """Of the simulation that was shown: if the newest one has another, nothing is approved. Without it, what the
+    newest one says is approved, which may have come after the person looked."""
 
 
 class RejectionInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,6 +222,9 @@ class Simulation(msgspec.Struct, frozen=True, kw_only=True):
     simulated_at: datetime
     effects: SimulatedEffects | None = None
     """Null when it reverts, and where no node of the chain traces: then only success and gas are known."""
+    outcome_digest: str = ""
+    """64 hex digits, the same for every simulation by which the same would happen: success, who gains and loses what,
+    and each event. Gas, balances before and names do not count."""
     is_stale: bool = False
     """More than 5 minutes old while the chain has moved on: what it says may not hold any more."""
 

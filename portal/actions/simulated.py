@@ -1,6 +1,6 @@
 """Stored simulations as people read them: with names, sentences, and whether they still say what is so. Pure."""
 
-from collections import Counter
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -25,7 +25,8 @@ def simulation_of(row: dict[str, Any]) -> Simulation | None:
     if row["simulation"] is None:
         return None
     stored = msgspec.json.decode(row["simulation"])
-    return msgspec.convert({**stored, "simulated_at": row["simulated_at"]}, Simulation)
+    simulation = msgspec.convert({**stored, "simulated_at": row["simulated_at"]}, Simulation)
+    return msgspec.structs.replace(simulation, outcome_digest=_outcome_digest(simulation))
 
 
 def is_stale(simulation: Simulation, head_number: int | None, now: datetime) -> bool:
@@ -33,21 +34,21 @@ def is_stale(simulation: Simulation, head_number: int | None, now: datetime) -> 
     return now - simulation.simulated_at > FRESH_FOR and (head_number or 0) > simulation.block_number
 
 
-def is_same_outcome(one: Simulation, other: Simulation) -> bool:
-    """Whether both say that the same would happen: success or not, who gains and loses what, and every event in full.
+def _outcome_digest(simulation: Simulation) -> str:
+    """SHA-256 of what would happen: success or not, who gains and loses what, and every event in full, in any order.
 
-    Gas, block, balances before, names, and the way it was traced may differ. What is known of one only is no match.
+    Gas, block, balances before, names, and the way it was traced do not count. Untraced is not the same as no effects.
     """
-    return _outcome(one) == _outcome(other)
+    outcome: list[Any] = [simulation.ok]
+    if found := simulation.effects:
+        changes = [[each.holder, each.asset, each.token, each.token_id, each.change] for each in found.changes]
+        events = [[each.contract, each.topics, each.data, each.data_bytes] for each in found.events]
+        outcome += [_sorted(changes), found.more_changes, _sorted(events), found.more_events]
+    return hashlib.sha256(msgspec.json.encode(outcome)).hexdigest()
 
 
-def _outcome(simulation: Simulation) -> tuple[Any, ...]:
-    if simulation.effects is None:
-        return (simulation.ok,)
-    found = simulation.effects
-    changes = {(each.holder, each.asset, each.token, each.token_id, each.change) for each in found.changes}
-    events = Counter((each.contract, *each.topics, each.data, each.data_bytes) for each in found.events)
-    return simulation.ok, changes, found.more_changes, events, found.more_events
+def _sorted(items: list[list[Any]]) -> list[list[Any]]:
+    return sorted(items, key=msgspec.json.encode)
 
 
 def addresses_of(simulation: Simulation | None) -> set[str]:

@@ -41,7 +41,13 @@ ActionInputBody = Annotated[
 ]
 ApprovalInputBody = Annotated[
     ApprovalInput,
-    example({"digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "code": "123456"}),
+    example(
+        {
+            "digest": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "code": "123456",
+            "outcome_digest": "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae",
+        }
+    ),
 ]
 RejectionInputBody = Annotated[RejectionInput, example({"reason": "The amount is not what was agreed."})]
 
@@ -100,16 +106,16 @@ async def propose_action(actor: Acting, data: ActionInputBody) -> Response[Actio
     summary="Approve an action",
     description=(
         "For a person with a session token, never for an API key. `digest` must be the digest that was shown, `code` a "
-        "one-time code that was not used before. Enough approvals make the action run, once. Where the simulation is "
-        "stale (`is_stale`), the node is asked again first: if the call would do something else now, the answer is 409 "
-        "with the code `outcome_changed`, nothing is approved, and the action has the new simulation; if no node "
-        "answers, it is 503."
+        "one-time code that was not used before. Enough approvals make the action run, once. `outcome_digest` says "
+        "which simulation was shown. If the newest one says that something else would happen, the answer is 409 with "
+        "the code `outcome_changed`, and nothing is approved. Where the simulation is stale (`is_stale`), the node is "
+        "asked again first; if none answers, it is 503. Then the action has the new simulation."
     ),
     opt=DECIDE,
     responses=problems(404, 409, 422, 429),
 )
 async def approve_action(actor: Acting, action_id: FromPath[UUID], data: ApprovalInputBody) -> ActionDetail:
-    return await _detail(actor, await service.approve(actor, action_id, data.digest, data.code))
+    return await _detail(actor, await service.approve(actor, action_id, data.digest, data.code, data.outcome_digest))
 
 
 @post(

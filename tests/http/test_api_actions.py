@@ -103,6 +103,22 @@ async def test_what_would_do_something_else_by_now_is_shown_before_it_is_approve
     assert (await decide(http, cast.bob, bob, shown)).json()["approvals_given"] == 1, "with the same code"
 
 
+async def test_a_client_says_which_outcome_its_person_saw(http: httpx.AsyncClient, stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    bob, path = await session_of(cast.bob), f"/api/v1/actions/{action.id}"
+    seen = (await http.get(path, headers=bob)).json()
+    assert len(seen["simulation"]["outcome_digest"]) == 64
+    stage.node.rpc("anvil_setCode", seen["to_address"], "0x00")
+    now = (await http.post(f"{path}/simulations", headers=await session_of(cast.oscar))).json()
+    named = {"outcome_digest": seen["simulation"]["outcome_digest"]}
+    problem(await decide(http, cast.bob, bob, seen, **named), 409, "outcome_changed")
+    assert (await http.get(path, headers=bob)).json()["approvals"] == []
+    again = (await http.post(f"{path}/simulations", headers=await session_of(cast.alice))).json()
+    assert again["simulation"]["simulated_at"] > now["simulation"]["simulated_at"]
+    named = {"outcome_digest": now["simulation"]["outcome_digest"]}
+    assert (await decide(http, cast.bob, bob, seen, **named)).json()["approvals_given"] == 1
+
+
 async def test_only_a_person_with_a_fresh_code_and_the_right_digest_approves(
     http: httpx.AsyncClient, stage: Stage
 ) -> None:

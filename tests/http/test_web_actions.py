@@ -13,10 +13,10 @@ import pytest_asyncio
 from portal import clock
 from portal.actions.queries import get_action
 from portal.actions.schemas import ActionInput, BatchedCall
-from portal.actions.service import propose, simulate
+from portal.actions.service import propose, resimulate, simulate
 from portal.db.engine import run_sql
 from tests.actions import ADA, CHAIN, MINT, Stage, acting_key, make_signer, make_stage, register_points, settings_chain
-from tests.http.test_web_pages import Reader, live_address, text_of
+from tests.http.test_web_pages import Reader, approval, live_address, text_of
 from tests.http.test_web_rooms import HOME, Visitor
 from tests.people import Cast
 from tests.till import NOTE, PAY, SHARE, compiled, make_till
@@ -117,21 +117,74 @@ async def test_what_would_do_something_else_by_now_is_shown_before_it_is_approve
     await run_sql("UPDATE chain SET head_number = 1000 WHERE id = {}", CHAIN)
     await run_sql("UPDATE action SET simulated_at = {} WHERE id = {}", clock.now() - timedelta(minutes=6), action.id)
     await reader.sign_in(bob)
-    path, given = f"{HOME}/actions/{action.id}", {"digest": action.digest, "code": bob.code(1)}
-    before = text_of(await reader.get(path))
+    path, code = f"{HOME}/actions/{action.id}", bob.code(1)
+    page = await reader.get(path)
+    before = text_of(page)
     assert "Ada Park gets 50 PTS" in before
     assert "Before you approve, it is tried again; if it would do something else, you are shown that first." in before
     assert action.to_address
     stage.node.rpc("anvil_setCode", action.to_address, "0x00")
-    changed = await reader.post(f"{path}/approve", **given)
+    changed = await reader.post(f"{path}/approve", **approval(page), code=code)
     shown = text_of(changed)
     assert changed.status_code == 409
     assert "It would do something else now" in shown
     assert "Look at the new result, and approve it if that is what you want." in shown
     assert "Nobody gains or loses anything that leaves a trace" in shown
     assert "Ada Park gets 50 PTS" not in shown
-    approved = await reader.post(f"{path}/approve", **given)
+    approved = await reader.post(f"{path}/approve", **approval(changed), code=code)
     assert approved.headers["location"].endswith("done=approved")
+
+
+async def test_an_older_page_approves_nothing_that_it_did_not_show(reader: Reader, stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    await reader.sign_in(cast.bob)
+    path, code = f"{HOME}/actions/{action.id}", cast.bob.code(1)
+    old = await reader.get(path)
+    assert "Ada Park gets 50 PTS" in text_of(old)
+    assert action.to_address
+    stage.node.rpc("anvil_setCode", action.to_address, "0x00")
+    await resimulate(cast.oscar.actor, action.id)
+
+    refused = await reader.post(f"{path}/approve", **approval(old), code=code)
+    shown = text_of(refused)
+    assert refused.status_code == 409
+    assert "It would do something else now" in shown
+    assert "Nobody gains or loses anything that leaves a trace" in shown
+    assert "Ada Park gets 50 PTS" not in shown
+    assert "0 of 2 approvals so far" in shown
+    assert (await get_action(cast.organization_id, action.id)).approvals == []
+
+    unsaid = await reader.post(f"{path}/approve", digest=action.digest, code=code)
+    assert (unsaid.status_code, "Look at the result first" in text_of(unsaid)) == (409, True)
+
+    stage.node.mine()
+    again = await resimulate(cast.oscar.actor, action.id)
+    assert again.simulation
+    assert f"Tried at block {again.simulation.block_number:,}" not in shown
+    approved = await reader.post(f"{path}/approve", **approval(refused), code=code)
+    assert approved.headers["location"].endswith("done=approved"), "the newest simulation says what this page showed"
+
+
+async def test_what_changes_on_an_open_page_is_not_approved_by_who_was_typing(reader: Reader, stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_unsimulated()
+    await reader.sign_in(cast.bob)
+    path, code = f"{HOME}/actions/{action.id}", cast.bob.code(1)
+    page = await reader.get(path)
+    early = await reader.post(f"{path}/approve", **approval(page), code=code)
+    assert early.status_code == 409
+    assert "Look at the result first" in text_of(early)
+    assert "Ada Park gets 50 PTS" in text_of(early)
+    first = await reader.get(live_address(page), **{"HX-Request": "true"})
+    assert approval(first) == approval(early), "what came while it was awaited is what is shown"
+
+    assert action.to_address
+    stage.node.rpc("anvil_setCode", action.to_address, "0x00")
+    await resimulate(cast.oscar.actor, action.id)
+    second = await reader.get(live_address(first), **{"HX-Request": "true"})
+    assert "Nobody gains or loses anything that leaves a trace" in text_of(second)
+    for page in (second, await reader.get(live_address(second), **{"HX-Request": "true"})):
+        assert live_address(page).partition("shown=")[2] == approval(first)["outcome_digest"]
+    assert (await reader.post(f"{path}/approve", **approval(second), code=code)).status_code == 409
 
 
 async def test_a_call_that_would_fail_says_why_and_can_be_tried_again(reader: Reader, stage: Stage) -> None:

@@ -59,6 +59,11 @@ def live_address(page: httpx.Response) -> str:
     return unescape(found[1])
 
 
+def approval(page: httpx.Response) -> dict[str, str]:
+    """What the page's form for an approval sends besides the code."""
+    return dict(re.findall(r'<input type="hidden" name="(digest|outcome_digest)" value="([^"]*)">', page.text))
+
+
 @pytest_asyncio.fixture
 async def stage(cast: Cast) -> AsyncIterator[Stage]:
     async with settings_chain() as node:
@@ -176,7 +181,7 @@ async def test_two_people_approve_by_forms_and_the_card_tells_it(reader: Reader,
         page = await reader.get(path)
         assert action.fingerprint in page.text
         assert "it would succeed" in text_of(page)
-        done = await reader.post(f"{path}/approve", digest=action.digest, code=player.code())
+        done = await reader.post(f"{path}/approve", **approval(page), code=player.code())
         assert done.headers["location"] == f"{path}?done=approved"
         assert f"{given} of 2" in text_of(await reader.get(path))
     card = text_of(await reader.get(path))
@@ -202,10 +207,11 @@ async def test_a_wrong_code_or_digest_approves_nothing_and_says_why(reader: Read
     action = await stage.propose_mint()
     path = f"/orgs/acme/actions/{action.id}"
     await reader.sign_in(stage.cast.bob)
-    wrong_code = await reader.post(f"{path}/approve", digest=action.digest, code="000000")
+    form = approval(await reader.get(path))
+    wrong_code = await reader.post(f"{path}/approve", **form, code="000000")
     assert wrong_code.status_code == 403
     assert "not valid" in text_of(wrong_code)
-    wrong_digest = await reader.post(f"{path}/approve", digest="00" * 32, code=stage.cast.bob.code())
+    wrong_digest = await reader.post(f"{path}/approve", **{**form, "digest": "00" * 32}, code=stage.cast.bob.code())
     assert wrong_digest.status_code == 409
     assert "not the call that you were shown" in text_of(wrong_digest)
     assert "0 of 2" in text_of(await reader.get(path))
@@ -286,7 +292,8 @@ async def test_an_end_user_sees_what_was_approved_for_them_and_no_hex(reader: Re
     assert (await ada.get(f"/my/{action.id}")).status_code == 404
     for player in (stage.cast.bob, stage.cast.alice):
         await reader.sign_in(player)
-        await reader.post(f"/orgs/acme/actions/{action.id}/approve", digest=action.digest, code=player.code())
+        path = f"/orgs/acme/actions/{action.id}"
+        await reader.post(f"{path}/approve", **approval(await reader.get(path)), code=player.code())
     mine = await ada.get("/my")
     assert "50 PTS, on its way" in text_of(mine)
     assert "approved by two people" in text_of(mine)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 import pytest
@@ -21,18 +21,19 @@ from portal.actions.errors import (
     DigestChanged,
     OnlyMembersDecide,
     OutcomeChanged,
+    OutcomeNotShown,
     ProposerMayNotApprove,
     SimulationReverts,
 )
 from portal.actions.queries import count_inbox, get_action, list_inbox
 from portal.actions.schemas import ActionView, DeploymentInput
-from portal.actions.service import approve, cancel, expire_due, propose_deployment, reject
+from portal.actions.service import approve, cancel, expire_due, propose_deployment, reject, resimulate
 from portal.actions.tables import ActionStatus, Decision, Verdict
 from portal.audit.queries import list_entries
 from portal.chain.pool import Pool
 from portal.chain.rpc import NodeUnavailable
 from portal.chain.tables import Chain, Contract
-from portal.db.engine import run_sql
+from portal.db.engine import get_engine, run_sql
 from portal.errors import Forbidden, InputInvalid, NotFound
 from tests.actions import CHAIN, Stage, acting_key, make_signer, register_points
 from tests.people import Player, make_member
@@ -45,7 +46,13 @@ async def kinds(action: ActionView, organization_id: Any) -> list[str]:
 
 
 async def approve_as(player: Player, action: ActionView, **given: Any) -> ActionView:
-    return await approve(player.actor, action.id, given.get("digest", action.digest), given.get("code", player.code()))
+    return await approve(
+        player.actor,
+        action.id,
+        given.get("digest", action.digest),
+        given.get("code", player.code()),
+        given.get("outcome_digest"),
+    )
 
 
 async def test_two_people_approve_and_the_second_decides(stage: Stage) -> None:
@@ -404,6 +411,77 @@ async def test_an_old_simulation_is_not_approved_while_no_node_answers_but_rejec
         other = await stage.propose_unsimulated()
         assert (await reject(bob.actor, other.id, "Not wanted")).status == ActionStatus.REJECTED
     assert (await approve_as(bob, action, code=code)).approvals_given == 1
+
+
+async def outcome_of(action: ActionView, organization_id: UUID) -> str:
+    """What names the outcome of its newest simulation."""
+    simulation = (await get_action(organization_id, action.id)).simulation
+    assert simulation
+    return simulation.outcome_digest
+
+
+async def test_what_another_simulation_said_is_not_approved_unseen(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    seen, code = await outcome_of(action, cast.organization_id), cast.bob.code()
+    await change_outcome(stage)
+    assert (await resimulate(cast.oscar.actor, action.id)).simulation is not None, "somebody else asks the node"
+
+    with pytest.raises(OutcomeChanged, match="your code was not used"):
+        await approve_as(cast.bob, action, code=code, outcome_digest=seen)
+
+    assert (await get_action(cast.organization_id, action.id)).approvals == []
+    assert await kinds(action, cast.organization_id) == ["action.proposed"]
+    now = await outcome_of(action, cast.organization_id)
+    assert (await approve_as(cast.bob, action, code=code, outcome_digest=now)).approvals_given == 1
+    entries = await list_entries(cast.organization_id, kind="action.approval_given", subject_id=str(action.id))
+    assert entries.items[0].detail["outcome_digest"] == now, "the audit says what it would have done"
+
+
+async def test_a_newer_simulation_that_says_the_same_stands_in_nobodys_way(stage: Stage) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    seen = (await get_action(cast.organization_id, action.id)).simulation
+    assert seen
+    stage.node.mine()
+    newer = (await resimulate(cast.oscar.actor, action.id)).simulation
+    assert newer
+    assert newer.block_number > seen.block_number
+    assert (await approve_as(cast.bob, action, outcome_digest=seen.outcome_digest)).approvals_given == 1
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+async def test_who_was_shown_no_outcome_is_shown_it_before_approving(stage: Stage, simulated: bool) -> None:
+    bob, action = stage.cast.bob, await (stage.propose_mint() if simulated else stage.propose_unsimulated())
+    code = bob.code()
+    with pytest.raises(OutcomeNotShown, match="your code was not used"):
+        await approve_as(bob, action, code=code, outcome_digest="")
+    shown = await outcome_of(action, stage.cast.organization_id)
+    assert (await approve_as(bob, action, code=code, outcome_digest=shown)).approvals_given == 1
+
+
+@pytest.mark.parametrize("says_what_was_shown", [True, False])
+async def test_a_simulation_that_is_stored_while_somebody_approves_does_not_slip_through(
+    stage: Stage, says_what_was_shown: bool
+) -> None:
+    cast, action = stage.cast, await stage.propose_mint()
+    seen = await outcome_of(action, cast.organization_id) if says_what_was_shown else None
+    other = await get_engine().get_new_connection()
+    try:
+        async with other.transaction():
+            await other.execute(
+                """UPDATE action SET simulation = jsonb_set(simulation, '{effects,changes,0,change}', '"1"')
+                   WHERE id = $1""",
+                action.id,
+            )
+            approving = asyncio.create_task(approve_as(cast.bob, action, outcome_digest=seen))
+            waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND {} = ANY(pg_blocking_pids(pid))"
+            while not await run_sql(waiting, other.get_server_pid()):
+                assert not approving.done(), "it looked at what is being replaced, and did not wait"
+                await asyncio.sleep(0.01)
+    finally:
+        await other.close()
+    with pytest.raises(OutcomeChanged):
+        await approving
+    assert (await get_action(cast.organization_id, action.id)).approvals == []
 
 
 async def test_after_the_deadline_nobody_can_approve_even_before_the_sweeper_came(stage: Stage) -> None:

@@ -63,18 +63,20 @@ async def show_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUI
 
 @get("/actions/{action_id:uuid}/progress", opt=READ)
 async def show_progress(
-    request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID], seen: FromQuery[str] = ""
+    request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID], seen: FromQuery[str] = "", shown: FromQuery[str] = ""
 ) -> Response[str]:
     """The timeline alone, asked for every two seconds until nothing more will happen.
 
-    Where somebody decided since the page was `seen`, the whole card comes instead.
+    Where somebody decided since the page was `seen`, the whole card comes instead. Its form goes on to say that the
+    outcome `shown` at first was shown: what changes while somebody types, perhaps off the screen, was not looked at.
     """
     action = await actions.get_action(desk.actor.organization_id, action_id)
     if seen != _seen(action):
         # Morphed, so that a code or a reason that somebody is typing stays.
         headers = {"HX-Retarget": "#action", "HX-Reswap": "innerMorph"}
-        return fragment(request, "actions/_detail.html", {"desk": desk, **await _card(desk, action)}, headers=headers)
-    context = await _progress(desk, action)
+        context = {"desk": desk, **await _card(desk, action, shown)}
+        return fragment(request, "actions/_detail.html", context, headers=headers)
+    context = await _progress(desk, action, shown)
     # The last answer replaces the element, and with it the polling.
     headers = {"HX-Reswap": "outerHTML"} if context["settled"] else {}
     return fragment(request, "actions/_progress_answer.html", {"desk": desk, **context}, headers=headers)
@@ -84,7 +86,13 @@ async def show_progress(
 async def approve_action(request: AnyRequest, desk: AtDesk, action_id: FromPath[UUID]) -> Response[Any]:
     values = await read_values(request)
     try:
-        await service.approve(desk.actor, action_id, values.get("digest", ""), values.get("code", ""))
+        await service.approve(
+            desk.actor,
+            action_id,
+            values.get("digest", ""),
+            values.get("code", ""),
+            values.get("outcome_digest", ""),
+        )
     except PortalError as error:
         return await _action_page(request, desk, action_id, error)
     return see_other(desk.url(f"actions/{action_id}"), done="approved")
@@ -136,10 +144,10 @@ async def _action_page(
     )
 
 
-async def _card(desk: Desk, action: ActionView) -> dict[str, Any]:
+async def _card(desk: Desk, action: ActionView, shown: str = "") -> dict[str, Any]:
     return {
         **await _proof(desk, action),
-        **await _progress(desk, action),
+        **await _progress(desk, action, shown),
         "warnings": await actions.list_warnings(desk.actor.organization_id, action),
         "cost_terms": cost_terms(action.policy, action.currency),
         "within": span(action.policy.execute_within_seconds),
@@ -187,7 +195,7 @@ async def _rule(organization: UUID, action: ActionView) -> dict[str, str]:
     }
 
 
-async def _progress(desk: Desk, action: ActionView) -> dict[str, Any]:
+async def _progress(desk: Desk, action: ActionView, shown: str) -> dict[str, Any]:
     organization = desk.actor.organization_id
     transaction = await transactions.find_transaction_of_action(organization, action.id)
     entries = await _entries(organization, action, transaction)
@@ -196,6 +204,7 @@ async def _progress(desk: Desk, action: ActionView) -> dict[str, Any]:
         "transaction": transaction,
         "state": stories.current_state(action, transaction),
         "seen": _seen(action),
+        "shown": shown or (action.simulation.outcome_digest if action.simulation else ""),
         "proposer": stories.proposer(action, entries),
         "settled": stories.is_settled(action, transaction),
         "stages": stories.stages(action, transaction),
