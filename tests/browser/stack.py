@@ -131,12 +131,12 @@ class Stack:
             "to": self.example["contract"]["address"],
             "data": "0x70a08231" + address.removeprefix("0x").lower().rjust(64, "0"),
         }
-        answer = httpx.post(
-            self.example["chain"]["rpc_url"],
-            json={"jsonrpc": "2.0", "id": 1, "method": "eth_call", "params": [call, "latest"]},
-            timeout=10,
-        )
-        return int(answer.json()["result"], 16)
+        return int(self.rpc("eth_call", call, "latest"), 16)
+
+    def rpc(self, method: str, *params: Any) -> Any:
+        """What the chain's node answers."""
+        asked = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        return httpx.post(self.example["chain"]["rpc_url"], json=asked, timeout=10).json()["result"]
 
 
 @contextmanager

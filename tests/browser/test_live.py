@@ -143,6 +143,51 @@ async def test_what_happened_while_the_connection_was_cut_is_shown(
         await expect(page.locator("#new-signals")).to_have_text("2 new", timeout=SOON_MS)
 
 
+def minted(stack: Stack) -> tuple[str, str]:
+    """A proposed and simulated mint: its address, and what it is asked for at the API."""
+    to, example = "0x52908400098527886E0F7030069857D2E4169EE7", stack.example
+    call = {"function": "mint(address,uint256)", "arguments": {"to": to, "amount": str(10**18)}}
+    policy = stack.api("policies")["items"][0]["id"]
+    id = stack.api_post("actions", {**call, "contract_id": example["contract"]["id"], "policy_id": policy})["id"]
+    stack.api_post(f"actions/{id}/simulations")
+    return f"/orgs/{example['organization']['slug']}/actions/{id}", f"actions/{id}"
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+async def test_another_outcome_than_the_page_showed_is_shown_before_it_is_approved(
+    stack: Stack, browser: Browser, member: dict[str, Any], scripts: bool
+) -> None:
+    page_path, api_path = minted(stack)
+    contract = stack.example["contract"]["address"]
+    code = stack.rpc("eth_getCode", contract, "latest")
+    phone = {"viewport": {"width": 390, "height": 844}, "java_script_enabled": scripts}
+    async with await browser.new_context(base_url=stack.base_url, storage_state=member, **phone) as context:
+        page = await (open_page(context, page_path) if scripts else context.new_page())
+        if not scripts:
+            await page.goto(page_path)
+        await expect(page.locator("#effects")).to_contain_text("1 PTS")
+        try:
+            stack.rpc("anvil_setCode", contract, "0x00")
+            stack.api_post(f"{api_path}/simulations")
+            other = minted(stack)[1]
+        finally:
+            stack.rpc("anvil_setCode", contract, code)
+        if scripts:  # the event of the other one refreshes the page under its reader
+            await expect(page.locator("#effects")).to_contain_text("Nobody gains or loses", timeout=10_000)
+        await page.get_by_label("Code from your authenticator").fill("123456")
+        await page.get_by_role("button", name="Approve", exact=True).click()
+        alert = page.get_by_role("alert")
+        await expect(alert).to_contain_text("It would do something else now")
+        await expect(alert).to_be_in_viewport()
+        await alert.get_by_role("link", name="See what it would do now").click()
+        await expect(page.get_by_text("Nobody gains or loses")).to_be_in_viewport()
+        form = page.locator("[name=outcome_digest]")
+        await expect(form).to_have_value(stack.api(api_path)["simulation"]["outcome_digest"])
+    assert stack.api(api_path)["approvals"] == []
+    for each in (api_path, other):
+        stack.api_post(f"{each}/cancellations", {"reason": "Only a test"})
+
+
 async def test_a_restart_does_not_wait_for_open_pages_and_they_go_on(
     stack: Stack,
     browser: Browser,
