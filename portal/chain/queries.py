@@ -9,7 +9,15 @@ import msgspec
 from portal.chain.abi import Abi, functions
 from portal.chain.fees import FeeSettings
 from portal.chain.rpc import NodeUnavailable, get_node
-from portal.chain.schemas import ChainState, ChainView, ContractView, SignerGroupView, SignerView
+from portal.chain.schemas import (
+    ChainAnswer,
+    ChainState,
+    ChainView,
+    ContractView,
+    EndpointView,
+    SignerGroupView,
+    SignerView,
+)
 from portal.chain.tables import Chain, Contract, FeeStyle, SignerPurpose
 from portal.db.columns import decimal_string, wei
 from portal.db.engine import run_sql
@@ -17,7 +25,7 @@ from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, pa
 from portal.errors import NotFound
 
 ANSWER_SECONDS = 2
-"""For a page that asks nodes: it says so rather than let its reader wait."""
+"""For whoever asks nodes from a page: it says so rather than let its reader wait."""
 CONTRACTS = """
     SELECT contract.*, chain.name AS chain_name, chain.explorer_url AS chain_explorer_url,
            signer.address AS signer_address
@@ -58,24 +66,34 @@ async def list_chains() -> list[ChainView]:
 
 
 async def list_chain_states() -> list[ChainState]:
-    """All chains of this installation, by name, with what their nodes say now. Waits for them a few seconds at most."""
-    return await asyncio.gather(*(_state_of(chain) for chain in await list_chains()))
+    """All chains of this installation, by name, as a worker last saw them: no node is asked."""
+    return [
+        ChainState(
+            _chain_view(row), msgspec.json.decode(row["endpoints"] or "[]", type=list[EndpointView]), row["watched_at"]
+        )
+        for row in await Chain.select().order_by(Chain.name)
+    ]
 
 
-async def _state_of(chain: ChainView) -> ChainState:
+async def ask_chain(chain_id: int) -> ChainAnswer:
+    """What the chain's nodes say now, for somebody who asked for it: waits for them a few seconds at most.
+
+    Raises `NotFound`.
+    """
+    chain = await get_chain(chain_id)
     try:
         node = get_node(chain.id)
     except NodeUnavailable as error:
-        return ChainState(chain, [], None, None, error.detail)
+        return ChainAnswer(chain, [], None, None, error.detail)
     endpoints = await node.survey()
     try:
         async with asyncio.timeout(ANSWER_SECONDS):
             fees = await node.fees(await get_fee_settings(chain.id))
     except NodeUnavailable as error:
-        return ChainState(chain, endpoints, None, None, error.detail)
+        return ChainAnswer(chain, endpoints, None, None, error.detail)
     except TimeoutError:
-        return ChainState(chain, endpoints, None, None, f"No node answers within {ANSWER_SECONDS} seconds.")
-    return ChainState(chain, endpoints, fees.max_priority_fee_wei, fees.max_fee_wei, None)
+        return ChainAnswer(chain, endpoints, None, None, f"No node answers within {ANSWER_SECONDS} seconds.")
+    return ChainAnswer(chain, endpoints, fees.max_priority_fee_wei, fees.max_fee_wei, None)
 
 
 async def get_fee_settings(chain_id: int) -> FeeSettings:

@@ -73,6 +73,16 @@ class EndpointView(msgspec.Struct, frozen=True):
 
 
 class ChainState(msgspec.Struct, frozen=True):
+    """A chain with how a worker last saw its endpoints."""
+
+    chain: ChainView
+    endpoints: list[EndpointView]
+    """In the order of the settings; empty while no worker has looked."""
+    watched_at: datetime | None
+    """When one of them last answered a worker, to within five seconds."""
+
+
+class ChainAnswer(msgspec.Struct, frozen=True):
     """A chain with what its endpoints say just now."""
 
     chain: ChainView

@@ -165,6 +165,16 @@ def troubles_of(endpoints: Sequence[EndpointView]) -> list[str]:
     return [f"{endpoint.name[:1].upper()}{endpoint.name[1:]}: {endpoint.message}" for endpoint in troubled]
 
 
+def silence_of(head_at: datetime | None, watched_at: datetime | None) -> str | None:
+    """Why nothing is heard of a chain, from when a worker saw its newest block and had an answer; None while it is."""
+    age, unwatched = _age(head_at), _age(watched_at)
+    if age is None:
+        return "No block has been seen yet."
+    if unwatched is not None and unwatched > WATCH_OVERDUE_SECONDS:
+        return f"No worker has had an answer from its nodes for {in_words(unwatched)}."
+    return f"It has made no block for {in_words(age)}." if age > HEAD_OVERDUE_SECONDS else None
+
+
 async def check_sealing() -> list[Check]:
     """With which sealing keys the keys of all signers are encrypted: while it is more than one, the older is needed."""
     sealed = await readings.read_sealing_keys()
@@ -195,13 +205,9 @@ def _chain_check(chain: dict[str, Any]) -> Check:
     said = troubles_of(endpoints)
     if chain["paused_at"]:
         state, message = State.DEGRADED, "It is paused: nothing is sent."
-    elif age is None:
-        state, message = State.DEGRADED, " ".join(["No block has been seen yet.", *said])
-    elif unwatched is not None and unwatched > WATCH_OVERDUE_SECONDS:
-        message = f"No worker has had an answer from its nodes for {in_words(unwatched)}."
-        state, message = State.FAILED, " ".join([message, *said])
-    elif age > HEAD_OVERDUE_SECONDS:
-        state, message = State.FAILED, " ".join([f"It has made no block for {in_words(age)}.", *said])
+    elif silent := silence_of(chain["head_at"], chain["watched_at"]):
+        state = State.FAILED if chain["head_at"] else State.DEGRADED
+        message = " ".join([silent, *said])
     else:
         state = State.DEGRADED if said else State.OK
         message = " ".join([f"Block {chain['head_number']:,}, {age:.0f} seconds ago.", *said])
