@@ -168,6 +168,10 @@ async def test_what_the_owner_of_points_must_allow_first_is_said_and_proposed(re
     shown = text_of(await reader.get(f"{senders}?group_id={group_id}"))
     assert "Propose to end it" in shown
     assert shown.count("Propose to let it") == 1
+    assert "The contract said so just now" in shown
+    by_itself = text_of(await reader.get(senders))
+    assert "Ask the contract" in by_itself, "nobody asked for it, so the node is not"
+    assert "Not yet" not in by_itself
     handed = await reader.post(rights, own=str(first), policy_id=str(stage.policy_id))
     assert "transfer_ownership" in (await reader.get(handed.headers["location"])).text
     assert (await reader.post(rights, mint="nobody", policy_id=str(stage.policy_id))).status_code == 400

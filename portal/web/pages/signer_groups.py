@@ -8,6 +8,7 @@ from litestar.params import FromPath, FromQuery
 
 from portal.accounts.permissions import Permission
 from portal.actions import rights, service
+from portal.actions.senders import can_let_others
 from portal.chain import queries as chain
 from portal.chain.schemas import ContractView
 from portal.errors import InputInvalid, PortalError, Unavailable
@@ -65,8 +66,8 @@ async def remove_group(request: AnyRequest, desk: AtDesk, group_id: FromPath[UUI
 async def show_senders(
     request: AnyRequest, desk: AtDesk, contract_id: FromPath[UUID], group_id: FromQuery[str] = ""
 ) -> Response[str]:
-    """`group_id` shows what the signers of a group may do there before it is chosen."""
-    return await _senders_page(request, desk, contract_id, {"signer_group_id": group_id} if group_id else {})
+    """With `group_id` the contract is asked what the signers of that group may do there."""
+    return await _senders_page(request, desk, contract_id, {}, asked_group=group_id)
 
 
 @post("/contracts/{contract_id:uuid}/senders", opt=WRITE)
@@ -81,7 +82,9 @@ async def change_senders(request: AnyRequest, desk: AtDesk, contract_id: FromPat
             _id(group, "signer_group_id") if group else None,
         )
     except PortalError as error:
-        return await _senders_page(request, desk, contract_id, values, error)
+        # What the contract does not let somebody do is said for each of the group, with what to do about it.
+        asked = values.get("signer_group_id", "") if isinstance(error, rights.NotPermittedOnChain) else ""
+        return await _senders_page(request, desk, contract_id, values, error, asked_group=asked)
     return see_other(desk.url(f"contracts/{contract_id}/senders"), done="senders_changed")
 
 
@@ -98,7 +101,7 @@ async def propose_right(request: AnyRequest, desk: AtDesk, contract_id: FromPath
             signer = _id(values.get("mint" if may else "no_longer", ""), "mint")
             action = await service.propose_right(desk.actor, contract_id, signer, policy, may=may)
     except PortalError as error:
-        return await _senders_page(request, desk, contract_id, {}, error)
+        return await _senders_page(request, desk, contract_id, {}, error, asked_group=values.get("group_id", ""))
     return see_other(desk.url(f"actions/{action.id}"), done="right_proposed")
 
 
@@ -162,6 +165,8 @@ async def _senders_page(
     contract_id: UUID,
     values: dict[str, str],
     error: PortalError | None = None,
+    *,
+    asked_group: str = "",
 ) -> Response[str]:
     organization = desk.actor.organization_id
     contract = await chain.get_contract(organization, contract_id)
@@ -169,7 +174,7 @@ async def _senders_page(
     groups = (await chain.list_signer_groups(organization, limit=200)).items
     known = {"signer_id": str(contract.signer_id), "signer_group_id": str(contract.signer_group_id or "")}
     chosen = known | {name: values[name] for name in known if name in values}
-    said, unread = await _read_rights(organization, contract, chosen["signer_group_id"])
+    said, unread = await _read_rights(organization, contract, asked_group)
     return desk_page(
         request,
         desk,
@@ -182,7 +187,9 @@ async def _senders_page(
         signers=[(str(each.id), each.name) for each in signers if each.status == "active"],
         others=[(str(each.id), each.name) for each in signers if each.address and each.id != contract.signer_id],
         groups=[("", "None"), *((str(each.id), f"{each.name} ({len(each.signers)})") for each in groups)],
-        group=next((each for each in groups if str(each.id) == chosen["signer_group_id"]), None),
+        group=next((each for each in groups if each.id == contract.signer_group_id), None),
+        asked=next((each for each in groups if str(each.id) == asked_group), None),
+        shares=_is_asked_of(contract) and can_let_others(await chain.get_abi(organization, contract_id)),
         rights=said,
         unread=unread,
         values=chosen,
@@ -194,11 +201,16 @@ async def _senders_page(
     )
 
 
+def _is_asked_of(contract: ContractView) -> bool:
+    """Whether it is one of ours, and there to be asked."""
+    return contract.template is not None and contract.status == "active"
+
+
 async def _read_rights(
     organization_id: UUID, contract: ContractView, group_id: str
 ) -> tuple[list[rights.MemberRight] | None, bool]:
     """What the contract says of the group's signers, and whether that could not be read just now."""
-    if not group_id or contract.template is None or contract.status != "active":
+    if not group_id or not _is_asked_of(contract):
         return None, False
     try:
         return await rights.list_rights(organization_id, contract.id, _id(group_id, "signer_group_id")), False
