@@ -12,6 +12,8 @@ from portal.logging import get_logger
 log = get_logger(__name__)
 OTHERS_MAY_TAKE_IT = frozenset({SendKind.UNAVAILABLE, SendKind.FEE_CAP})
 """These say something of the endpoint, not of the bytes."""
+DOUBTFUL = "One endpoint was silent and may have it; another says: "
+"""Begins the answer where another endpoint's words do not tell that nobody has the bytes."""
 
 
 class Sending:
@@ -71,6 +73,5 @@ class Sending:
         if answer is None:
             return SendAnswer(SendKind.UNAVAILABLE, self._pool.unavailable().detail)
         if place in self._doubtful and answer.kind in NOT_TAKEN:
-            said = f"One endpoint was silent and may have it; another says: {answer.message}"
-            return SendAnswer(SendKind.UNAVAILABLE, said)
+            return SendAnswer(SendKind.UNAVAILABLE, DOUBTFUL + answer.message)
         return answer

@@ -265,6 +265,7 @@ def _attempt_view(row: dict[str, Any], attempt: dict[str, Any]) -> AttemptView:
         first_sent_at=attempt["first_sent_at"],
         last_sent_at=attempt["last_sent_at"],
         last_answer=attempt["last_answer"],
+        trouble=standing.answer_in_words(row["status"], attempt["last_answer"]),
         mined=attempt["hash"] == row["mined_hash"],
     )
 

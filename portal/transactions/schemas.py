@@ -25,7 +25,9 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """When a node may first have had it; None while surely none has."""
     last_sent_at: datetime | None
     last_answer: str | None
-    """What the node said last, unless it just took it."""
+    """What the node said last, in its own words, unless it just took it."""
+    trouble: str | None
+    """What that means where it is in the way, in a few words; null where all is well or it does not matter any more."""
     mined: bool
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from portal.chain.send_answers import SendKind, classify
+from portal.chain.sends import DOUBTFUL
 from portal.transactions.states import TERMINAL
 from portal.transactions.tables import ClosingReason, Outcome, TransactionStatus
 
@@ -18,6 +20,23 @@ TOO_LATE = {
     ClosingReason.EXPIRED: "Its time ran out, but the chain included the call first.",
     ClosingReason.REFUSED: "The check at signing refused it later, but the call was out and the chain included it.",
 }
+
+NO_CLEAR_ANSWER = "No clear answer from the node: it may have it or not, and gets the same bytes again"
+ANSWERS = {
+    SendKind.ACCEPTED: None,
+    SendKind.KNOWN: None,
+    SendKind.NONCE_TOO_LOW: "Not taken: the chain has used its nonce already",
+    SendKind.REPLACEMENT_UNDERPRICED: "Not taken: the node holds another at this nonce that pays about as much or more",
+    SendKind.UNDERPRICED: "Not taken: it offers less than the node asks for",
+    SendKind.NONCE_TOO_HIGH: "Not taken yet: the node does not know what comes before it",
+    SendKind.ACCOUNT_LIMITED: "Not taken yet: the node takes one of this signer at a time",
+    SendKind.FUNDS: "Not taken: the signer has too little for gas",
+    SendKind.FEE_CAP: "The node lets no fee this high through; another node may",
+    SendKind.FATAL: "Refused for good: no node will ever take it",
+    SendKind.UNAVAILABLE: NO_CLEAR_ANSWER,
+    SendKind.UNKNOWN: NO_CLEAR_ANSWER,
+}
+"""What the node's last answer means for the signed form that it was about; None where all is well."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +60,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     block_number: int | None
     confirmations: int
     confirmations_required: int
+
+
+def answer_in_words(status: TransactionStatus, answer: str | None) -> str | None:
+    """What stands in the way of a signed form, by the node's last `answer` about it; None where nothing does."""
+    if answer is None or status in INCLUDED:
+        return None
+    return NO_CLEAR_ANSWER if answer.startswith(DOUBTFUL) else ANSWERS[classify(answer)]
 
 
 def waiting_for(it: Standing) -> str | None:

@@ -1,6 +1,7 @@
 """How a transaction is shown: in every state a page says in plain words where it stands and what it waits for."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -177,6 +178,27 @@ async def test_an_attempt_that_does_nothing_is_told_from_the_call(reader: Reader
     assert "Does what was approved" in text_of(await reader.get(path))
     await run_sql("UPDATE attempt SET kind = 'noop' WHERE transaction = {}", view.id)
     assert "Does nothing but use up the nonce" in text_of(await reader.get(path))
+
+
+async def test_what_a_node_said_is_told_where_it_matters_and_can_be_read_where_not(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    play.node.rpc("evm_setAutomine", False)
+    view = await play.view(await play.sent_mint())
+    lane = re.search(r"lanes/[0-9a-f-]{36}", (await reader.get(f"{HOME}/transactions/{view.id}")).text)[0]
+    for answer, told in (
+        ("transaction already imported", ""),
+        ("transaction underpriced", "offers less than the node"),
+    ):
+        await run_sql("UPDATE attempt SET last_answer = {} WHERE transaction = {}", answer, view.id)
+        page = await reader.get(f"{HOME}/transactions/{view.id}")
+        lead, _, own_words = page.text.partition("In the node's own words")
+        assert answer in own_words
+        assert answer not in lead
+        on_lane = text_of(await reader.get(f"{HOME}/{lane}"))
+        for shown in (text_of(page), on_lane):
+            assert told in shown
+            assert ("Not taken" in shown) == bool(told)
+        assert "the node said" not in on_lane
 
 
 async def test_states_are_filters_with_counts_and_those_without_any_are_left_out(

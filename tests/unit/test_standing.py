@@ -3,7 +3,17 @@
 import msgspec
 import pytest
 
-from portal.transactions.standing import INCLUDED, Standing, displacement, failure, remark, suspicion, waiting_for
+from portal.chain.sends import DOUBTFUL
+from portal.transactions.standing import (
+    INCLUDED,
+    Standing,
+    answer_in_words,
+    displacement,
+    failure,
+    remark,
+    suspicion,
+    waiting_for,
+)
 from portal.transactions.states import TERMINAL
 from portal.transactions.tables import ClosingReason, Outcome
 from portal.transactions.tables import TransactionStatus as Status
@@ -147,3 +157,23 @@ def test_what_was_called_off_before_it_was_signed_is_no_failure() -> None:
 def test_the_sentences_about_a_foreign_transaction_name_nonce_address_and_what_to_do() -> None:
     assert "nonce 7 of 0xA" in suspicion(7, "0xA")
     assert "new approvals" in displacement(7, "0xA")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, None),
+        ("transaction already imported", None),
+        ("already known", None),
+        ("insufficient funds for gas * price + value", "Not taken: the signer has too little for gas"),
+        ("nonce too low: next nonce 8, tx nonce 7", "Not taken: the chain has used its nonce already"),
+        ("intrinsic gas too low", "Refused for good: no node will ever take it"),
+        ("the moon is in the wrong house", "No clear answer"),
+        ("The node of chain 31337 cannot be reached.", "No clear answer"),
+        (f"{DOUBTFUL}insufficient funds", "No clear answer"),
+    ],
+)
+def test_a_nodes_answer_is_told_where_it_is_in_the_way(answer: str | None, said: str | None) -> None:
+    told = answer_in_words(Status.BROADCAST, answer)
+    assert told is None if said is None else str(told).startswith(said)
+    assert all(answer_in_words(status, answer) is None for status in INCLUDED), "it is on the chain all the same"
