@@ -1,6 +1,6 @@
 """Reads of actions, for pages, the API and the stages after."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -79,6 +79,7 @@ async def list_actions(
     contract_id: UUID | None = None,
     end_user_id: UUID | None = None,
     signal_id: UUID | None = None,
+    ids: Sequence[UUID] | None = None,
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Page[ActionView]:
@@ -89,6 +90,7 @@ async def list_actions(
         ("a.contract = {}", contract_id),
         ("a.end_user = {}", end_user_id),
         ("a.signal = {}", signal_id),
+        ("a.id = ANY({}::uuid[])", ids),
         ("a.id < {}", decode_cursor(cursor) if cursor else None),
     ]
     wanted = [(sql, value) for sql, value in filters if value is not None]

@@ -1,7 +1,7 @@
 """Reads of transactions, for pages and the API."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -76,6 +76,7 @@ async def list_transactions(
     held: bool | None = None,
     signer_id: UUID | None = None,
     chain_id: int | None = None,
+    ids: Sequence[UUID] | None = None,
     cursor: str | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> Page[TransactionView]:
@@ -87,6 +88,7 @@ async def list_transactions(
         (f"(t.reason IS NOT NULL AND t.status NOT IN ({ENDED})) = {{}}", held),
         ("l.signer = {}", signer_id),
         ("l.chain = {}", chain_id),
+        ("t.id = ANY({}::uuid[])", ids),
         ("t.id < {}", decode_cursor(cursor) if cursor else None),
     ]
     wanted = [(sql, value) for sql, value in filters if value is not None]

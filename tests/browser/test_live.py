@@ -97,18 +97,36 @@ async def test_a_new_signal_is_announced_and_shown_where_it_is_asked_for(
         first = page.locator("tbody tr").first
         shown, place = await page.locator("tbody tr").count(), await first.bounding_box()
         await deliver(stack, {"n": 1}, "live")
-        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=SOON_MS)
+        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=SOON_MS)
         assert await first.bounding_box() == place, "nothing moves under its reader"
         await deliver(stack, {"n": 2}, "live")
         await deliver(stack, {"n": 2}, "elsewhere")
-        await expect(page.locator("#new-signals")).to_have_text("2 new", timeout=SOON_MS)
+        await expect(page.locator("#new-rows")).to_have_text("2 new", timeout=SOON_MS)
         assert await page.locator("tbody tr").count() == shown
         await page.get_by_text("2 new").click()
         await expect(page.locator("tbody tr")).to_have_count(shown + 2)
         await expect(page.locator("tbody tr a").first).to_be_focused()
-        await expect(page.locator("#new-signals")).to_be_empty()
+        await expect(page.locator("#new-rows")).to_be_empty()
         await deliver(stack, {"n": 3}, "live")
-        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=SOON_MS)
+        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=SOON_MS)
+
+
+async def test_a_new_action_is_announced_and_moves_nothing(
+    stack: Stack,
+    browser: Browser,
+    member: dict[str, Any],
+) -> None:
+    async with opened(browser, member, stack.base_url, history(stack).replace("signals", "actions")) as page:
+        first = page.locator(".row-item").first
+        shown, place = await page.locator(".row-item").count(), await first.bounding_box()
+        sponsor = {"sponsor": {"login": "grace", "id": 11}, "tier": {"monthly_price_in_dollars": 5}}
+        await deliver(stack, {"action": "created", "sponsorship": sponsor}, "sponsorship")
+        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=2 * SOON_MS)
+        assert await first.bounding_box() == place, "nothing moves under its reader"
+        await page.get_by_text("1 new").click()
+        await expect(page.locator(".row-item")).to_have_count(shown + 1)
+        await expect(page.locator(".row-item a").first).to_be_focused()
+        await expect(page.locator("#new-rows")).to_be_empty()
 
 
 async def test_a_page_is_live_however_late_a_part_of_its_scripts_comes(
@@ -136,11 +154,11 @@ async def test_what_happened_while_the_connection_was_cut_is_shown(
         cable.cut_all()
         await deliver(stack, {"n": 1}, "cut")
         await asyncio.sleep(1)
-        await expect(page.locator("#new-signals")).to_be_empty()
+        await expect(page.locator("#new-rows")).to_be_empty()
         cable.cut = False
-        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=15_000)
+        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=15_000)
         await deliver(stack, {"n": 2}, "cut")
-        await expect(page.locator("#new-signals")).to_have_text("2 new", timeout=SOON_MS)
+        await expect(page.locator("#new-rows")).to_have_text("2 new", timeout=SOON_MS)
 
 
 def minted(stack: Stack) -> tuple[str, str]:
@@ -202,7 +220,7 @@ async def test_a_restart_does_not_wait_for_open_pages_and_they_go_on(
         assert time.monotonic() - began < 5, "uvicorn alone would wait its whole grace for the stream"
         await asyncio.to_thread(until_ready, stack)
         await deliver(stack, {"n": 1}, "restart")
-        await expect(page.locator("#new-signals")).to_have_text("1 new", timeout=15_000)
+        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=15_000)
 
 
 def until_ready(stack: Stack) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator
+from html import unescape
 from typing import Any
 from uuid import UUID
 
@@ -223,12 +224,40 @@ async def test_states_are_filters_with_counts_and_those_without_any_are_left_out
     assert "Held up 1" in text_of(await reader.get(f"{HOME}/transactions"))
     held = await reader.get(f"{HOME}/transactions?status=held")
     assert held.text.count("data-row") == 1
-    assert f'hx-get="{HOME}/transactions?status=held" hx-trigger="live:transaction' in held.text
+    assert f'hx-get="{HOME}/transactions/fresh?status=held&amp;shown={rows[0]["id"]}"' in held.text
     asked_for = text_of(await reader.get(f"{HOME}/transactions?status=displaced"))
     assert "Displaced 0" in asked_for
     assert "None in this state" in asked_for
     await put(rows[1]["id"], Status.FINALIZED, {"outcome": "reverted"})
     assert (await reader.get(f"{HOME}/transactions?status=reverted")).text.count("data-row") == 1
+
+
+async def test_rows_that_are_shown_change_where_they_are_and_more_are_only_counted(reader: Reader, play: Play) -> None:
+    await reader.sign_in(play.stage.cast.carol)
+    play.node.rpc("evm_setAutomine", False)
+    first = await play.view(await play.sent_mint())
+    for room, key, id in (("transactions", "transaction", first.id), ("actions", "action", first.action_id)):
+        listed = await reader.get(f"{HOME}/{room}")
+        [address] = re.findall(rf'hx-get="({HOME}/{room}/fresh[^"]*)"', listed.text)
+        again = await reader.get(unescape(address))
+        assert f'hx-target="#{key}-{id}"' in again.text
+        assert "new-bar" not in again.text, "nothing came since"
+        assert (await reader.get(f"{HOME}/{room}/fresh?shown=nonsense")).status_code == 400
+    second = await play.view(await play.sent_mint())
+    for room, key, shown, more in (
+        ("transactions", "transaction", first.id, second.id),
+        ("actions", "action", first.action_id, second.action_id),
+    ):
+        answer = await reader.get(f"{HOME}/{room}/fresh?shown={shown}")
+        assert "1 new" in text_of(answer)
+        assert f"{key}-{shown}" in answer.text
+        assert f"{key}-{more}" not in answer.text
+        older = await reader.get(f"{HOME}/{room}/fresh?shown={shown}&older=true")
+        assert "new-bar" not in older.text, "more of the newest are no matter of a list of older ones"
+    await put(first.id, Status.FINALIZED, {"outcome": "ok"})
+    left = await reader.get(f"{HOME}/transactions/fresh?status=broadcast&shown={first.id}")
+    assert f"transaction-{first.id}" in left.text, "it stays in view, with the state it has now"
+    assert "1 new" in text_of(left)
 
 
 async def test_the_timeline_tells_of_an_undone_block_and_of_a_foreign_transaction(reader: Reader, play: Play) -> None:

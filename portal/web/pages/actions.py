@@ -1,5 +1,6 @@
 """The list of actions, and the why-card of one: why, what exactly, who decided, and what became of it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from portal.actions.effects import addresses_in
 from portal.actions.schemas import ActionView
 from portal.audit import queries as audit
 from portal.audit.schemas import AuditEntryView
+from portal.db.paging import Count
 from portal.errors import PortalError
 from portal.rules import queries as rules
 from portal.signals import queries as signals
@@ -24,7 +26,8 @@ from portal.web.asking import AtDesk
 from portal.web.choices import approvers_of
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
-from portal.web.render import AnyRequest, count, fragment, see_other
+from portal.web.fresh import MAX_IDS, count_unseen, in_address, read_ids
+from portal.web.render import AnyRequest, count, fragment, query, see_other
 from portal.web.states import STATES
 from portal.web.terms import cost_terms, span
 
@@ -36,24 +39,64 @@ DECIDE = {"permission": Permission.ACTIONS_APPROVE}
 async def show_actions(
     request: AnyRequest, desk: AtDesk, status: FromQuery[str | None] = None, cursor: FromQuery[str | None] = None
 ) -> Response[str]:
-    organization = desk.actor.organization_id
-    counts = await actions.count_by_status(organization)
+    counts = await actions.count_by_status(desk.actor.organization_id)
     wanted = next((each for each in counts if each == status), None)
-    found = await actions.list_actions(organization, status=wanted, cursor=cursor)
-    sent = await transactions.find_transactions_of_actions(organization, [action.id for action in found.items])
-    choices: list[tuple[str | None, str, int]] = [(None, "All", sum(counts.values()))]
-    choices += [(each.value, STATES[each].word, number) for each, number in counts.items()]
+    found = await actions.list_actions(desk.actor.organization_id, status=wanted, cursor=cursor)
+    shown = in_address([each.id for each in found.items])
     return desk_page(
         request,
         desk,
         "actions/list.html",
         active="actions",
-        rows=[{"action": each, "state": stories.current_state(each, sent.get(each.id))} for each in found.items],
-        choices=choices,
+        rows=await _rows(desk, found.items),
+        choices=_choices(counts),
         status=wanted,
+        fresh=desk.url("actions/fresh") + query(status=wanted, shown=shown, older="true" if cursor else None),
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
+
+
+@get("/actions/fresh", opt=READ)
+async def show_fresh_actions(
+    request: AnyRequest,
+    desk: AtDesk,
+    *,
+    shown: FromQuery[str],
+    status: FromQuery[str | None] = None,
+    older: FromQuery[bool] = False,
+) -> Response[str]:
+    """What became of those `shown`, and how many more are among the newest, for a list that is not of `older` ones."""
+    organization, ids = desk.actor.organization_id, read_ids(shown, "shown")
+    counts = await actions.count_by_status(organization)
+    wanted = next((each for each in counts if each == status), None)
+    newest = [] if older else (await actions.list_actions(organization, status=wanted)).items
+    found = await actions.list_actions(organization, ids=ids, limit=MAX_IDS)
+    context = {
+        "desk": desk,
+        "path": desk.url("actions"),
+        "number": count_unseen([each.id for each in newest], ids),
+        "rows": await _rows(desk, found.items),
+        "row_template": "actions/_row.html",
+        "choices": _choices(counts),
+        "status": wanted,
+    }
+    return fragment(request, "_fresh.html", context)
+
+
+def _choices(counts: Mapping[Any, Count]) -> list[tuple[str | None, str, int]]:
+    return [
+        (None, "All", sum(counts.values())),
+        *((each.value, STATES[each].word, number) for each, number in counts.items()),
+    ]
+
+
+async def _rows(desk: Desk, found: Sequence[ActionView]) -> list[dict[str, Any]]:
+    sent = await transactions.find_transactions_of_actions(desk.actor.organization_id, [each.id for each in found])
+    return [
+        {"key": f"action-{each.id}", "action": each, "state": stories.current_state(each, sent.get(each.id))}
+        for each in found
+    ]
 
 
 @get("/actions/{action_id:uuid}", opt=READ)
@@ -260,6 +303,7 @@ async def _too_few(organization: UUID, action: ActionView) -> str | None:
 
 handlers = [
     show_actions,
+    show_fresh_actions,
     show_action,
     show_progress,
     approve_action,

@@ -26,6 +26,7 @@ from portal.transactions import queries as transactions
 from portal.web import stories
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
+from portal.web.fresh import in_address, read_ids
 from portal.web.render import AnyRequest, fragment, query, see_other
 from portal.web.signal_filters import FIELDS, PERIODS, asked_of, source_choices
 from portal.web.states import STATES
@@ -35,7 +36,6 @@ READ = {"permission": Permission.SIGNALS_READ}
 SHOWN_LETTERS = 100_000
 BAR_HEIGHT = 60
 ASSESSABLE = ("assessed", "ignored", "failed", "dead")
-MAX_WAITING = 200
 UNSIGNED = {"bearer": "The token is right", "basic": "The name and the password are right"}
 """Schemes in which a secret is shown instead of used to sign."""
 
@@ -85,7 +85,8 @@ async def show_new_signals(
     since = max(filter(None, (_just_after(after), asked.filter.since)))
     counts = await signals.count_signals_by_status(organization, msgspec.structs.replace(asked.filter, since=since))
     number = sum(count for status, count in counts.items() if asked.filter.status in (None, status))
-    settled = [each for each in await signals.find_signals(organization, _ids(waiting)) if each.status != "received"]
+    shown = await signals.find_signals(organization, read_ids(waiting, "waiting"))
+    settled = [each for each in shown if each.status != "received"]
     context = {
         "number": f"{number:,}" if number else "",
         "href": desk.url("signals") + query(**asked.values),
@@ -213,15 +214,8 @@ def volume_of(hours: list[HourCount]) -> dict[str, Any]:
 def _fresh(desk: Desk, values: dict[str, str], shown: Sequence[SignalItem]) -> str:
     """The address that says what is new since the list was made, for a list of the newest."""
     after = (shown[0].received_at if shown else clock.now()).isoformat()
-    waiting = ",".join(str(each.id) for each in shown if each.status == "received")
+    waiting = in_address([each.id for each in shown if each.status == "received"])
     return desk.url("signals/new") + query(**values, after=after, waiting=waiting)
-
-
-def _ids(text: str) -> list[UUID]:
-    try:
-        return [UUID(each) for each in text.split(",")[:MAX_WAITING] if each]
-    except ValueError:
-        raise InputInvalid.at("/waiting", "These are no ids of signals.") from None
 
 
 async def _came_of(organization_id: UUID, items: Sequence[SignalItem]) -> dict[UUID, list[UUID]]:

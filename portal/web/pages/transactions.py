@@ -1,5 +1,6 @@
 """Transactions: how each approved action is carried out, attempt by attempt, and what it waits for."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from portal.accounts.permissions import Permission
 from portal.actions import queries as actions
 from portal.audit import queries as audit
 from portal.chain import queries as chain
+from portal.db.paging import Count
 from portal.errors import PortalError
 from portal.transactions import queries as transactions
 from portal.transactions.lanes import queries as lanes
@@ -17,7 +19,8 @@ from portal.transactions.schemas import TransactionView
 from portal.web import stories
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
-from portal.web.render import AnyRequest
+from portal.web.fresh import MAX_IDS, count_unseen, in_address, read_ids
+from portal.web.render import AnyRequest, fragment, query
 from portal.web.states import STATES, action_state
 
 READ = {"permission": Permission.TRANSACTIONS_READ}
@@ -30,35 +33,88 @@ async def show_transactions(
     request: AnyRequest, desk: AtDesk, status: FromQuery[str | None] = None, cursor: FromQuery[str | None] = None
 ) -> Response[str]:
     """`status` is one of a transaction, `reverted`, or `held` for what waits for something out of the ordinary."""
-    organization = desk.actor.organization_id
-    counts = await transactions.count_by_status(organization)
-    held_up = await transactions.count_held(organization)
-    wanted = next((each for each in counts if each == status), None)
-    outcome = REVERTED if status == REVERTED else None
-    held = True if status == HELD else None
-    found = await transactions.list_transactions(organization, status=wanted, outcome=outcome, held=held, cursor=cursor)
-    choices: list[tuple[str | None, str, int | None]] = [
-        (None, "All", sum(counts.values())),
-        (HELD, "Held up", held_up),
-    ]
-    choices += [
-        (each.value, STATES[action_state("approved", each, None)].word, number)
-        for each, number in counts.items()
-        if number or each is wanted
-    ]
-    choices.append((REVERTED, STATES[REVERTED].word, None))
+    counts = await transactions.count_by_status(desk.actor.organization_id)
+    filters = _filters(counts, status)
+    found = await transactions.list_transactions(desk.actor.organization_id, cursor=cursor, **filters)
+    status = status if filters else None
+    shown = in_address([each.id for each in found.items])
     return desk_page(
         request,
         desk,
         "transactions/list.html",
         active="transactions",
-        rows=[{"transaction": each, "state": _state(each)} for each in found.items],
-        summaries=await actions.summaries_of(organization, [each.action_id for each in found.items]),
-        choices=choices,
-        status=status if wanted or held or outcome else None,
+        rows=await _rows(desk, found.items),
+        choices=await _choices(desk, counts, status),
+        status=status,
+        fresh=desk.url("transactions/fresh") + query(status=status, shown=shown, older="true" if cursor else None),
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
+
+
+@get("/transactions/fresh", opt=READ)
+async def show_fresh_transactions(
+    request: AnyRequest,
+    desk: AtDesk,
+    *,
+    shown: FromQuery[str],
+    status: FromQuery[str | None] = None,
+    older: FromQuery[bool] = False,
+) -> Response[str]:
+    """What became of those `shown`, and how many more are among the newest, for a list that is not of `older` ones."""
+    organization, ids = desk.actor.organization_id, read_ids(shown, "shown")
+    counts = await transactions.count_by_status(organization)
+    filters = _filters(counts, status)
+    newest = [] if older else (await transactions.list_transactions(organization, **filters)).items
+    found = await transactions.list_transactions(organization, ids=ids, limit=MAX_IDS)
+    context = {
+        "desk": desk,
+        "path": desk.url("transactions"),
+        "number": count_unseen([each.id for each in newest], ids),
+        "rows": await _rows(desk, found.items),
+        "row_template": "transactions/_row.html",
+        "choices": await _choices(desk, counts, status if filters else None),
+        "status": status if filters else None,
+    }
+    return fragment(request, "_fresh.html", context)
+
+
+def _filters(counts: Mapping[Any, Count], status: str | None) -> dict[str, Any]:
+    """What a list is asked for by the state in its address; nothing for a word that is no state."""
+    if status == HELD:
+        return {"held": True}
+    if status == REVERTED:
+        return {"outcome": REVERTED}
+    return {"status": status} if status in list(counts) else {}
+
+
+async def _choices(
+    desk: Desk, counts: Mapping[Any, Count], status: str | None
+) -> list[tuple[str | None, str, int | None]]:
+    held_up = await transactions.count_held(desk.actor.organization_id)
+    return [
+        (None, "All", sum(counts.values())),
+        (HELD, "Held up", held_up),
+        *(
+            (each.value, STATES[action_state("approved", each, None)].word, number)
+            for each, number in counts.items()
+            if number or each == status
+        ),
+        (REVERTED, STATES[REVERTED].word, None),
+    ]
+
+
+async def _rows(desk: Desk, found: Sequence[TransactionView]) -> list[dict[str, Any]]:
+    summaries = await actions.summaries_of(desk.actor.organization_id, [each.action_id for each in found])
+    return [
+        {
+            "key": f"transaction-{each.id}",
+            "transaction": each,
+            "state": _state(each),
+            "summary": summaries[each.action_id],
+        }
+        for each in found
+    ]
 
 
 @get("/transactions/{transaction_id:uuid}", opt=READ)
@@ -98,4 +154,4 @@ def _state(transaction: TransactionView) -> str:
     return action_state("approved", transaction.status, transaction.outcome, transaction.closing_reason)
 
 
-handlers = [show_transactions, show_transaction]
+handlers = [show_transactions, show_fresh_transactions, show_transaction]
