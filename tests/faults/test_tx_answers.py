@@ -186,6 +186,17 @@ async def test_tx_39_the_same_call_is_sent_however_often_it_was_rejected_althoug
     await world.finish_ok(actions[-1])
 
 
+async def test_tx_39_nothing_is_rejected_while_nobody_says_whether_the_pool_has_it(world: World) -> None:
+    action_id = await world.play.approved_mint()
+    world.proxy.plan(SEND, refuse("invalid sender", after=True))
+    world.proxy.always(COUNT, Break(503), tag="pending")
+    await world.work()
+    view = await world.view(action_id)
+    assert (view.status, view.held, view.nonce) == ("signed", True, 1)
+    await world.finish_ok(action_id)
+    only_one_payload_each(world, 1)
+
+
 async def test_tx_40_a_fatal_answer_to_a_replacement_leaves_the_first_one_alive_and_says_so(geth: World) -> None:
     action_id = await geth.play.approved_mint()
     await geth.work()

@@ -95,10 +95,11 @@ def test_tx_34_a_rise_to_exactly_the_cap_is_made_and_one_wei_less_is_not() -> No
     assert replacement_fees(previous, market, cap_wei=1099) is None
 
 
-async def test_tx_34_no_attempt_costs_more_than_was_approved(geth: World) -> None:
+@pytest.mark.parametrize("limit", ["most_cost_wei", "most_cost_a_day_wei"])
+async def test_tx_34_no_attempt_costs_more_than_was_approved(geth: World, limit: str) -> None:
     (first,) = await geth.attempts((await finished(geth)).action_id)
     cap = cost(first) * 13 // 10
-    action_id = await mint_under(geth, most_cost_wei=str(cap))
+    action_id = await mint_under(geth, **{limit: str(cap)})
     await geth.work()
     for _ in range(12):
         await geth.get_stuck()

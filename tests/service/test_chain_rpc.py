@@ -369,12 +369,20 @@ async def test_a_node_of_another_chain_is_passed_over_and_never_sent_to(chain: A
     assert set(methods) == {"eth_chainId"}
 
 
+REFUSES = results(eth_sendRawTransaction=Exception({"code": -32000, "message": "intrinsic gas too low"}))
+
+
 async def test_silence_after_a_send_is_not_covered_up_by_what_the_next_node_says() -> None:
-    refusal = results(eth_sendRawTransaction=Exception({"code": -32000, "message": "intrinsic gas too low"}))
     silent = answering(results(), status=502, only="eth_sendRawTransaction")
-    async with silent as first, answering(refusal) as second, node_of(first, second) as node:
+    async with silent as first, answering(REFUSES) as second, node_of(first, second) as node:
         assert (await node.send(b"\x02")).kind is SendKind.UNAVAILABLE, "the first node may have the bytes"
         assert (await node.send(b"\x02")).kind is SendKind.FATAL
+
+
+async def test_what_a_node_says_of_itself_after_a_send_is_not_covered_up_either() -> None:
+    gateway = answering(results(eth_sendRawTransaction=Exception({"code": -32000, "message": "request timed out"})))
+    async with gateway as first, answering(REFUSES) as second, node_of(first, second) as node:
+        assert (await node.send(b"\x02")).kind is SendKind.UNAVAILABLE, "what is behind the gateway may have the bytes"
 
 
 async def test_json_rpc_error_inside_http_400_is_read() -> None:

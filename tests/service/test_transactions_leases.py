@@ -104,6 +104,25 @@ async def test_tx_22_what_was_cancelled_while_it_was_looked_at_gets_no_nonce(pla
     assert (await list_work("ORDER BY t.id"))[0].status is Status.CANCELLED
 
 
+async def test_tx_22_what_has_ended_while_it_was_looked_at_gets_no_nonce(play: Play) -> None:
+    lease = await queued_lane(play)
+    (work,) = await list_work("ORDER BY t.id")
+    await run_sql("UPDATE transaction SET status = 'expired'")
+    [claimed] = await claim_all([Claim(lease, work)])
+    assert isinstance(claimed, Overtaken)
+    assert await run_sql("SELECT next_nonce FROM lane") == [{"next_nonce": 1}]
+
+
+async def test_tx_18_the_limit_in_flight_holds_whatever_was_looked_at_before(play: Play) -> None:
+    await run_sql("UPDATE chain SET in_flight_limit = 1")
+    lease = await queued_lane(play, 2)
+    first, second = await list_work("ORDER BY t.id")
+    await claim_all([Claim(lease, first)])
+    await run_sql("UPDATE transaction SET status = 'broadcast' WHERE id = {}", first.id)
+    [claimed] = await claim_all([Claim(lease, second)])
+    assert isinstance(claimed, Overtaken)
+
+
 async def test_tx_14_passes_at_once_over_several_lanes_lose_and_repeat_nothing(play: Play) -> None:
     await play.approved_mints(20)
     await asyncio.gather(*(run_lanes() for _ in range(4)))
