@@ -265,6 +265,22 @@ async def test_a_fatal_answer_after_one_that_was_lost_does_not_free_the_nonce(pl
     await must_be_executed_once(play, action_id)
 
 
+async def test_a_fatal_answer_to_a_second_attempt_does_not_free_the_nonce_while_the_first_may_be_out(
+    play: Play, wire: Wire
+) -> None:
+    action_id = await play.approved_mint()
+    wire.answer(SendAnswer(SendKind.UNAVAILABLE))
+    await run_lanes()
+    wire.answer(SendAnswer(SendKind.UNDERPRICED, "transaction underpriced"), Killed())
+    await run_until_killed()
+    assert len(await play.attempts(action_id)) == 2
+    await run_sql("UPDATE lane SET held_until = now() - interval '1 s'")
+    wire.answer(SendAnswer(SendKind.FATAL, "exceeds block gas limit"))
+    await run_lanes()
+    held = await play.view(action_id)
+    assert (held.status, held.held, held.nonce) == (SIGNED, True, 1)
+
+
 async def test_a_fatal_answer_does_not_free_a_nonce_that_the_pool_has(play: Play, wire: Wire) -> None:
     play.node.rpc("evm_setAutomine", False)
     action_id = await play.approved_mint()

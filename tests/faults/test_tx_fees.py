@@ -159,6 +159,18 @@ async def test_tx_52_what_is_passed_over_for_blocks_is_offered_for_a_tenth_more(
     assert views[0].hash == second.hash
 
 
+async def test_tx_52_on_a_chain_without_base_fees_the_price_rises_in_transactions_of_the_old_kind(geth: World) -> None:
+    await run_sql("UPDATE chain SET fee_style = 'legacy'")
+    action_id = await geth.play.approved_mint()
+    await geth.work()
+    await geth.get_stuck()
+    await geth.work()
+    first, second = await geth.attempts(action_id)
+    assert second.max_fee_wei * 10 >= first.max_fee_wei * 11
+    assert [each.raw[0] >= 0xC0 for each in geth.proxy.sent] == [True] * 2, "EIP-2718: a list is of the old kind"
+    await geth.finish_ok(action_id)
+
+
 async def test_tx_52_a_base_fee_above_the_offer_is_met_by_a_higher_one(geth: World) -> None:
     action_id = await geth.play.approved_mint()
     await geth.work()
@@ -265,6 +277,23 @@ async def test_tx_57_cancelled_with_a_nonce_it_is_closed_by_one_that_does_nothin
     (view,) = await geth.finish(action_id)
     assert (view.status, view.outcome, view.closing_reason) == ("finalized", "cancelled", "cancelled")
     assert await geth.play.minted() == 0
+
+
+async def test_tx_57_what_offers_the_most_already_is_closed_for_more(world: World) -> None:
+    """Five times its first offer binds the call; what does nothing in its place is the first of its kind."""
+    action_id = await world.play.approved_mint()
+    world.proxy.always(SEND, refuse("transaction underpriced"))
+    await world.work(6)
+    world.proxy.clear()
+    *_, dearest = await world.attempts(action_id)
+    await ask_to_cancel(world, action_id)
+    await world.work()
+    *calls, nothing = await world.attempts(action_id)
+    assert (calls[-1], nothing.does_nothing) == (dearest, True)
+    assert dearest.max_fee_wei > 4 * calls[0].max_fee_wei
+    assert nothing.max_fee_wei * 10 >= dearest.max_fee_wei * 11
+    (view,) = await world.finish(action_id)
+    assert view.outcome == "cancelled"
 
 
 async def test_tx_57_cancelled_after_it_was_mined_is_a_conflict(world: World) -> None:

@@ -208,6 +208,18 @@ async def test_tx_82_what_is_signed_and_no_node_has_is_not_sent_while_its_key_is
     await world.finish_ok(action_id)
 
 
+async def test_tx_82_what_may_be_out_is_sent_again_although_its_key_is_disabled(world: World) -> None:
+    cast, action_id = world.play.stage.cast, await world.play.approved_mint()
+    world.proxy.plan(SEND, refuse("the moon is in the wrong house"))
+    await world.work()
+    assert (await world.view(action_id)).status == "signed"
+    await disable_signer(cast.alice.actor, world.play.stage.signer_id)
+    await world.work()
+    assert (await world.view(action_id)).status == "broadcast"
+    await world.finish_ok(action_id)
+    assert len({each.raw for each in world.proxy.sent}) == 1
+
+
 # The gate
 
 

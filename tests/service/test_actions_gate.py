@@ -1,5 +1,6 @@
 """The gate at signing finds every difference to what was approved, whoever made it and wherever."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -10,14 +11,15 @@ import pytest_asyncio
 from portal.accounts.permissions import Role
 from portal.actions.errors import GateRefused
 from portal.actions.queries import get_action
-from portal.actions.schemas import ActionView, DeploymentInput, SigningOrder
-from portal.actions.service import approve, propose_deployment, verify_for_signing
+from portal.actions.schemas import ActionInput, ActionView, DeploymentInput, SigningOrder
+from portal.actions.service import approve, propose, propose_deployment, simulate, verify_for_signing
 from portal.actions.tables import ActionStatus
 from portal.chain.tables import Chain
 from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from tests.actions import ADA, CHAIN, NOBODY, Stage, acting_key, make_signer
 from tests.people import make_member
+from tests.till import make_till
 
 
 @pytest_asyncio.fixture
@@ -173,6 +175,20 @@ async def test_a_third_approval_makes_up_for_one_that_no_longer_counts(stage: St
         await verify(action)
     await run_sql("UPDATE decision SET member = {} WHERE member = {}", erin.actor.id, cast.bob.actor.id)
     await verify(action)
+
+
+async def test_what_sends_more_than_its_policy_allows_by_now_is_refused(stage: Stage) -> None:
+    till, _ = await make_till(stage, allowed=["deposit()"])
+    given = {"contract_id": till, "policy_id": await stage.policy(0), "value_wei": "500"}
+    action = await propose(stage.cast.oscar.actor, ActionInput(function="deposit()", arguments={}, **given))
+    await simulate([action.id])
+    assert (await verify(action)).value_wei == 500
+    for most, refused in ((500, False), (499, True)):
+        async with transaction():
+            await run_sql("SET LOCAL session_replication_role = replica")  # no version is ever changed
+            await run_sql("UPDATE policy_version SET most_cost_wei = {} WHERE policy = {}", most, given["policy_id"])
+        with pytest.raises(GateRefused, match="sends more than its policy allows") if refused else nullcontext():
+            await verify(action)
 
 
 async def test_what_was_approved_automatically_needs_its_simulation(stage: Stage) -> None:

@@ -14,6 +14,7 @@ from portal.actions.policies import change_policy
 from portal.actions.schemas import PolicyInput
 from portal.audit.queries import list_entries
 from portal.audit.service import verify
+from portal.db.columns import new_id
 from portal.db.engine import run_sql, transaction
 from portal.errors import Forbidden, InputInvalid, NotFound
 from portal.transactions.controls.pauses import (
@@ -104,6 +105,19 @@ async def test_two_votes_at_the_same_moment_end_it_once(play: Play) -> None:
     entries = await list_entries(cast.organization_id, kind="pause.ended")
     assert len(entries.items) == 1
     assert (await get_pause(cast.organization_id, begun.id)).ended_at
+
+
+async def test_a_vote_waits_for_one_that_is_being_given_and_counts_it(play: Play) -> None:
+    cast = play.stage.cast
+    begun = await pause(cast.oscar.actor, EVERYTHING, None, BECAUSE)
+    async with transaction():
+        await run_sql(
+            "INSERT INTO resumption (id, organization, pause, member, voted_at) VALUES ({}, {}, {}, {}, now())",
+            *(new_id(), cast.organization_id, begun.id, cast.alice.actor.id),
+        )
+        second = asyncio.get_running_loop().create_task(resume(cast.bob.actor, begun.id), context=Context())
+        await asyncio.wait([second], timeout=0.3)
+    assert (await second).ended_at
 
 
 async def test_without_a_policy_one_vote_is_enough(cast: Cast) -> None:

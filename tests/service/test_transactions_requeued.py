@@ -183,6 +183,15 @@ async def test_a_nonce_with_stored_bytes_is_kept(play: Play) -> None:
     assert ((await play.view(action_id)).status, (await play.view(action_id)).nonce) == (Status.NONCED, 2)
 
 
+async def test_what_is_not_any_more_as_it_was_read_keeps_its_nonce(play: Play) -> None:
+    await left_with_a_nonce(play)
+    (work,) = await list_work("")
+    await run_sql("UPDATE transaction SET status = 'signed'")
+    lease = (await leases.take([work.lane_id]))[work.lane_id]
+    assert not await requeue(lease, work, "It waits.")
+    assert await run_sql("SELECT next_nonce, nonce FROM lane, transaction") == [{"next_nonce": 3, "nonce": 2}]
+
+
 async def test_whoever_lost_the_lane_gives_nothing_back(play: Play) -> None:
     await left_with_a_nonce(play)
     (work,) = await list_work("")

@@ -113,7 +113,7 @@ def test_the_limit_that_is_reached_is_named(limits: dict[str, int], sentence: st
 
 
 def test_a_cost_at_the_limit_is_allowed_and_a_wei_more_is_not() -> None:
-    limits = Limits(value_wei=7, gas_limit=100, currency="ETH", most_cost_wei=7 + 100 * 50)
+    limits = Limits(value_wei=700, gas_limit=100, currency="ETH", most_cost_wei=700 + 100 * 50)
     assert first_fees(Fees(50, 1), limits) == Fees(50, 1)
     with pytest.raises(TooCostly):
         first_fees(Fees(51, 1), limits)
