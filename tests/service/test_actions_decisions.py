@@ -1,6 +1,7 @@
 """Approving, rejecting, cancelling and expiring: who may, what binds, and that a quorum is met exactly once."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from portal.accounts.permissions import GRANTS, READ, SCOPES, Permission, Role
 from portal.accounts.proofs import SecondFactorInvalid, SecondFactorMissing
 from portal.accounts.schemas import Actor, ActorKind, command_actor, system_actor
 from portal.accounts.tables import Member, Person
+from portal.actions import simulations
 from portal.actions.errors import (
     ActionNotProposed,
     AlreadyDecided,
@@ -33,7 +35,7 @@ from portal.audit.queries import list_entries
 from portal.chain.pool import Pool
 from portal.chain.rpc import NodeUnavailable
 from portal.chain.tables import Chain, Contract
-from portal.db.engine import get_engine, run_sql
+from portal.db.engine import get_engine, run_sql, transaction
 from portal.errors import Forbidden, InputInvalid, NotFound
 from tests.actions import CHAIN, Stage, acting_key, make_signer, register_points
 from tests.people import Player, make_member
@@ -118,6 +120,23 @@ async def test_another_digest_is_refused_recorded_and_costs_no_code(stage: Stage
 
     assert "action.digest_refused" in await kinds(action, cast.organization_id)
     assert (await approve_as(cast.bob, action)).approvals_given == 1  # with the same code
+
+
+async def test_another_call_put_in_its_place_while_it_is_simulated_is_not_approved(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action, real = await stage.propose_unsimulated(), simulations.simulate
+
+    async def simulate_and_edit(ids: Iterable[UUID]) -> None:
+        await real(ids)
+        async with transaction():
+            await run_sql("SET LOCAL session_replication_role = replica")
+            await run_sql("UPDATE action SET digest = sha256('x') WHERE id = {}", action.id)
+
+    monkeypatch.setattr(simulations, "simulate", simulate_and_edit)
+    with pytest.raises(DigestChanged):
+        await approve_as(stage.cast.bob, action)
+    assert await Decision.count().where(Decision.action == action.id) == 0
 
 
 async def test_a_code_works_for_one_approval_only(stage: Stage) -> None:

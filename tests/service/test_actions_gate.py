@@ -1,10 +1,13 @@
 """The gate at signing finds every difference to what was approved, whoever made it and wherever."""
 
+import asyncio
 from contextlib import nullcontext
+from contextvars import Context
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -189,6 +192,23 @@ async def test_what_sends_more_than_its_policy_allows_by_now_is_refused(stage: S
             await run_sql("UPDATE policy_version SET most_cost_wei = {} WHERE policy = {}", most, given["policy_id"])
         with pytest.raises(GateRefused, match="sends more than its policy allows") if refused else nullcontext():
             await verify(action)
+
+
+@pytest.mark.parametrize("table", ["action", "contract", "signer"])
+async def test_what_the_gate_saw_holds_until_the_signature_is_stored(
+    stage: Stage, approved: ActionView, table: str
+) -> None:
+    ids = {"action": approved.id, "contract": approved.contract_id, "signer": stage.signer_id}
+
+    async def edit() -> None:
+        async with transaction():
+            await run_sql(f"SELECT FROM {table} WHERE id = {{}} FOR NO KEY UPDATE NOWAIT", ids[table])
+
+    async with transaction():
+        await verify_for_signing([approved.id])
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await asyncio.create_task(edit(), context=Context())
+    await edit()
 
 
 async def test_what_was_approved_automatically_needs_its_simulation(stage: Stage) -> None:
