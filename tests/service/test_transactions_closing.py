@@ -212,7 +212,9 @@ async def test_however_many_are_called_off_a_worker_stops_when_it_is_told_to(pla
 
 
 @pytest.mark.parametrize("nonced", [False, True], ids=["queued", "nonced"])
-async def test_less_time_in_a_newer_version_of_its_policy_ends_what_is_not_signed_yet(play: Play, nonced: bool) -> None:
+async def test_less_time_in_a_newer_version_of_its_policy_ends_what_is_not_signed_yet(
+    play: Play, monkeypatch: Patch, nonced: bool
+) -> None:
     action_id = await play.approved_mint()
     await queue_approved()
     if nonced:
@@ -227,6 +229,8 @@ async def test_less_time_in_a_newer_version_of_its_policy_ends_what_is_not_signe
     assert before - after == timedelta(days=1) - timedelta(minutes=1)
     play.node.rpc("evm_increaseTime", 120)
     play.node.mine()
+    real = clock.now
+    monkeypatch.setattr(clock, "now", lambda: real() + timedelta(minutes=2))
     await run_lanes()
     view = await play.view(action_id)
     assert (view.status, view.nonce, view.attempts) == (Status.EXPIRED, None, [])

@@ -13,7 +13,7 @@ from portal.actions.schemas import SigningOrder
 from portal.actions.service import verify_for_signing
 from portal.db.engine import run_sql, transaction
 from portal.transactions.controls.service import speed_up
-from portal.transactions.costs.spending import left_today, open_purse
+from portal.transactions.costs.spending import open_purse, read_purse
 from portal.transactions.jobs import run_lanes
 from portal.transactions.moves import Work, list_work
 from tests.transactions import Play
@@ -39,7 +39,7 @@ async def edit(statement: str, *given: object) -> None:
 
 
 async def spent_beside(play: Play, work: Work) -> int:
-    left = await left_today(play.automatic, work, DAY)
+    left = (await read_purse([play.automatic], [work.action_id])).left(work, play.automatic, DAY)
     assert left is not None
     return DAY - left
 
@@ -83,15 +83,20 @@ async def test_neither_its_own_attempts_count_nor_another_chain_nor_another_poli
     (own,) = await list_work("WHERE t.action = {}", first)
     assert await spent_beside(play, own) == await most_of(play, other.action_id)
     assert await spent_beside(play, msgspec.structs.replace(other, chain_id=1)) == 0
-    assert await left_today(await play.stage.policy(0), other, DAY) == DAY
+    another = await play.stage.policy(0)
+    assert (await read_purse([another], [other.action_id])).left(other, another, DAY) == DAY
 
 
-async def test_it_counts_for_24_hours(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_final_counts_for_24_hours(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     first, other = await two_of_a_policy(play)
+    await play.watch_until_mined()
+    await play.watch_until_mined(70)
+    fee = (await play.view(first)).fee_wei
+    assert fee
     real = clock.now
-    for hours, counts in ((23.9, True), (24.1, False)):
+    for hours, spent in ((23.9, int(fee)), (24.1, 0)):
         monkeypatch.setattr(clock, "now", lambda ahead=timedelta(hours=hours): real() + ahead)
-        assert await spent_beside(play, other) == (await most_of(play, first) if counts else 0)
+        assert await spent_beside(play, other) == spent
 
 
 async def test_two_workers_do_not_spend_the_same_rest_of_a_day(play: Play) -> None:
