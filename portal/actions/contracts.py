@@ -10,16 +10,16 @@ from portal.accounts.schemas import Actor
 from portal.actions.checks import checked, checked_text
 from portal.actions.proposals import check_signer
 from portal.actions.schemas import ContractInput
+from portal.actions.signers import get_sender
 from portal.audit import service as audit
 from portal.chain import queries as chain_queries
 from portal.chain.abi import Abi, functions, parse_abi
 from portal.chain.rpc import get_node
 from portal.chain.schemas import ContractView
 from portal.chain.service import NewContract, insert_contract
-from portal.chain.tables import SignerPurpose
 from portal.chain.values import convert
 from portal.db.engine import transaction
-from portal.errors import FieldError, InputInvalid, NotFound
+from portal.errors import FieldError, InputInvalid
 
 ESCAPED_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
@@ -65,9 +65,7 @@ def check_storable(abi: Abi, path: str) -> None:
 
 async def check_sends(actor: Actor, signer_id: UUID) -> None:
     """Raise `NotFound` for a signer that sends nothing, `SignerNotReady` for one that cannot sign."""
-    signer = await chain_queries.get_signer(actor.organization_id, signer_id)
-    if signer.purpose != SignerPurpose.SENDS:
-        raise NotFound("There is no such signer.")  # a key that holds what an end user owns sends nothing
+    signer = await get_sender(actor, signer_id)
     check_signer(signer.name, signer.status)
 
 

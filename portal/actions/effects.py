@@ -5,10 +5,12 @@ The sentence helps; it never decides. What is approved is the exact call, which 
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
+
+from portal.chain.abi import RECEIVE
 
 WEI_DECIMALS = 18
 LONGEST_TEXT = 80
@@ -33,8 +35,7 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "ETH"
 
     def who(self, index: int) -> str:
-        address = str(self.arguments[index]["value"])
-        return plain(self.names.get(address.lower(), "")) or short_address(address)
+        return name_or_short(str(self.arguments[index]["value"]), self.names)
 
     def amount(self, index: int) -> str:
         """The amount with its symbol; a token's number where the contract has no decimals."""
@@ -66,7 +67,7 @@ SENTENCES: dict[str, Callable[[Effect], str]] = {
 def summarize(effect: Effect) -> str:
     """One sentence without a full stop; a function that nobody described is shown as a call with its values."""
     sent = f"{units(effect.value_wei, WEI_DECIMALS)} {effect.currency}"
-    if effect.function == "receive()":
+    if effect.function == RECEIVE:
         return f"Send {sent} to {plain(effect.contract_name)}"
     if effect.function.startswith("constructor("):
         sentence = f"Deploy {plain(effect.contract_name)}"
@@ -115,6 +116,11 @@ def parse_units(text: str, decimals: int) -> int:
     return whole + int(part.ljust(decimals, "0") or "0")
 
 
+def name_or_short(address: str, names: Mapping[str, str]) -> str:
+    """What `names`, by address in lower case, calls it; else its first and last digits."""
+    return plain(names.get(address.lower(), "")) or short_address(address)
+
+
 def short_address(address: str) -> str:
     return f"{address[:6]}…{address[-4:]}"
 
@@ -147,7 +153,7 @@ def _addresses(value: Any) -> list[str]:
 def _value(effect: Effect, argument: dict[str, Any]) -> str:
     value = argument["value"]
     if argument["type"] == "address":
-        return plain(effect.names.get(str(value).lower(), "")) or short_address(str(value))
+        return name_or_short(str(value), effect.names)
     if INTEGER.fullmatch(argument["type"]):
         return f"{int(value):,}"
     if argument["type"].startswith("bytes") and isinstance(value, str) and len(value) > LONGEST_HEX:

@@ -11,6 +11,7 @@ import msgspec
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 
+from portal.actions.effects import WEI_DECIMALS
 from portal.actions.schemas import BalanceChange, EmittedEvent, SimulatedEffects
 from portal.chain.abi import Abi, inputs_of
 from portal.chain.logs import Emitted, Event, LogUnreadable, decode_log, events_by_topic
@@ -127,7 +128,7 @@ def _change(holder: str, asset: Asset, amount: int, known: Mapping[str, KnownCon
         token_id=None if asset.token_id is None else str(asset.token_id),
         is_registered=contract is not None or asset.token is None,
         symbol=contract.symbol if contract else None,
-        decimals=18 if asset.token is None else contract.decimals if contract else None,
+        decimals=WEI_DECIMALS if asset.token is None else contract.decimals if contract else None,
         change=str(amount),
     )
 

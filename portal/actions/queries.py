@@ -8,6 +8,7 @@ from portal import clock
 from portal.accounts.permissions import GRANTS, Permission, Role
 from portal.accounts.schemas import Actor
 from portal.actions import action_views, effects, policy
+from portal.actions.batches import MULTICALL
 from portal.actions.schemas import ActionView, InboxItem, PolicyView
 from portal.actions.tables import ActionStatus, Verdict
 from portal.chain.tables import SignerStatus
@@ -23,7 +24,7 @@ PROPOSER = "coalesce(a.proposed_by, (SELECT api_key.created_by FROM api_key WHER
 """Of an action `a`: the member who proposed it, or who made the API key that did, and who may not approve it."""
 
 SELECT = f"""
-    SELECT a.*, {PROPOSER} AS proposer, CASE a.function WHEN 'multicall(bytes[])' THEN c.abi END AS batch_abi,
+    SELECT a.*, {PROPOSER} AS proposer, CASE a.function WHEN '{MULTICALL}' THEN c.abi END AS batch_abi,
            c.name AS contract_name, c.symbol AS contract_symbol, c.decimals AS contract_decimals,
            chain.name AS chain_name, chain.currency, chain.head_number, s.id AS signer_id, s.address AS signer_address,
            v.number AS policy_number, v.approvals_required, v.execute_within_seconds, v.most_cost_wei,
@@ -313,9 +314,7 @@ def _unusual(view: ActionView, recipients: list[str], names: dict[str, str], his
             yield f"{effects.short_address(address)} is not an end user, a signer or a contract of yours."
     person = effects.plain(view.end_user_name or "")
     if history["end_user_address"] and recipients and history["end_user_address"] not in recipients:
-        named = ", ".join(
-            effects.plain(names.get(address.lower(), "")) or effects.short_address(address) for address in recipients
-        )
+        named = ", ".join(effects.name_or_short(address, names) for address in recipients)
         yield f"It is for {person}, but names {named}."
     if history["first_for_end_user"]:
         yield f"The first action for {person}."

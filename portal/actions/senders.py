@@ -8,6 +8,7 @@ import msgspec
 
 from portal.chain.abi import Abi
 from portal.chain.compiler import TEMPLATES
+from portal.chain.tables import SignerStatus
 from portal.db.engine import run_sql
 
 MEMBERS = """
@@ -52,7 +53,7 @@ class Senders:
         The own one, whatever its state, where it has no group, or where nobody in it is active.
         """
         members = {each.id: each for each in self._groups.get(group_id, [])} if group_id else {}
-        if own.status == "active" and own.id not in members:
+        if own.status == SignerStatus.ACTIVE and own.id not in members:
             members[own.id] = own
         if not members:
             return own

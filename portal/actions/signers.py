@@ -86,7 +86,7 @@ async def enable_signer(actor: Actor, signer_id: UUID) -> SignerView:
 async def remove_signer(actor: Actor, signer_id: UUID) -> None:
     """Take back a signer that never had a key. Raises `NotFound` and `Conflict` unless it is pending."""
     actor.require(Permission.SIGNERS_WRITE)
-    signer = await _get_sender(actor, signer_id)
+    signer = await get_sender(actor, signer_id)
     async with transaction():
         if (
             not await Signer.delete()
@@ -169,7 +169,7 @@ async def change_senders(actor: Actor, contract_id: UUID, signer_id: UUID, group
     actor.require(Permission.CONTRACTS_WRITE)
     actor.require(Permission.SIGNERS_WRITE)
     contract = await chain.get_contract(actor.organization_id, contract_id)
-    signer = await _get_sender(actor, signer_id)
+    signer = await get_sender(actor, signer_id)
     check_signer(signer.name, signer.status)
     if contract.status != ContractStatus.ACTIVE:
         raise Conflict(f"The contract {contract.name} is {contract.status}, not active; its signer stays.")
@@ -195,7 +195,7 @@ async def change_senders(actor: Actor, contract_id: UUID, signer_id: UUID, group
 
 async def _turn(actor: Actor, signer_id: UUID, before: SignerStatus, after: SignerStatus, kind: str) -> SignerView:
     actor.require(Permission.SIGNERS_WRITE)
-    signer = await _get_sender(actor, signer_id)
+    signer = await get_sender(actor, signer_id)
     async with transaction():
         turned = (
             await Signer.update({Signer.status: after})
@@ -209,7 +209,8 @@ async def _turn(actor: Actor, signer_id: UUID, before: SignerStatus, after: Sign
     return await chain.get_signer(actor.organization_id, signer_id)
 
 
-async def _get_sender(actor: Actor, signer_id: UUID) -> SignerView:
+async def get_sender(actor: Actor, signer_id: UUID) -> SignerView:
+    """The signer. Raises `NotFound`, for one that sends nothing too."""
     signer = await chain.get_signer(actor.organization_id, signer_id)
     if signer.purpose != SignerPurpose.SENDS:
         raise NotFound("There is no such signer.")  # a key that holds what an end user owns sends nothing
@@ -218,7 +219,7 @@ async def _get_sender(actor: Actor, signer_id: UUID) -> SignerView:
 
 async def _get_addable(actor: Actor, group_id: UUID, place: int, signer_id: UUID) -> SignerView:
     try:
-        signer = await _get_sender(actor, signer_id)
+        signer = await get_sender(actor, signer_id)
     except NotFound as error:
         raise InputInvalid.at(f"/signer_ids/{place}", error.detail) from None
     if signer.signer_group_id not in (None, group_id):

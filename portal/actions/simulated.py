@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from portal.actions import effects
+from portal.actions.effects import name_or_short
 from portal.actions.schemas import BalanceChange, EmittedEvent, SimulatedEffects, Simulation
 
 FRESH_FOR = timedelta(minutes=5)
@@ -87,7 +88,7 @@ def _named(change: BalanceChange, names: Mapping[str, str], currency: str) -> Ba
         change,
         holder_name=names.get(change.holder.lower()),
         what=what,
-        text=f"{_who(change.holder, names)} {verb} {what}",
+        text=f"{name_or_short(change.holder, names)} {verb} {what}",
     )
 
 
@@ -113,9 +114,9 @@ def _permission(event: EmittedEvent, names: Mapping[str, str]) -> str:
     if event.event not in PERMISSIONS:
         return ""
     owner, other, given = (argument["value"] for argument in event.arguments)
-    lets = f"{_who(owner, names)} lets {_who(other, names)}"
-    stops = f"{_who(owner, names)} no longer lets {_who(other, names)}"
-    name = _who(event.contract, names)
+    lets = f"{name_or_short(owner, names)} lets {name_or_short(other, names)}"
+    stops = f"{name_or_short(owner, names)} no longer lets {name_or_short(other, names)}"
+    name = name_or_short(event.contract, names)
     if event.event == FOR_ALL:
         return f"{lets if given else stops} take all its tokens of {name}"
     if len(event.topics) == 4:  # of one token; nobody may take it any more where it says nobody
@@ -134,7 +135,3 @@ def _permission(event: EmittedEvent, names: Mapping[str, str]) -> str:
         if int(given)
         else f"{stops} spend {symbol}"
     )
-
-
-def _who(address: str, names: Mapping[str, str]) -> str:
-    return effects.plain(names.get(address.lower(), "")) or effects.short_address(address)
