@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from portal.db.engine import run_sql
-from portal.db.paging import DEFAULT_LIMIT, Page, check_limit, decode_cursor, page_of
+from portal.db.paging import DEFAULT_LIMIT, Count, Page, check_limit, decode_cursor, page_of
 from portal.errors import NotFound
 from portal.notify.events import EVENT_COLUMNS, view_of
 from portal.notify.schemas import AttemptView, DeliveryItem, DeliveryView, SecretView, Subject, WebhookView
@@ -16,7 +16,7 @@ WEBHOOKS = f"""
     SELECT w.id, w.name, w.url, w.types, w.status, w.disabled_because, w.failing_since, w.delivered_at, w.rest_until,
            w.created_by, w.created_at, w.updated_at,
            (SELECT count(*) FROM (SELECT 1 FROM delivery d WHERE d.webhook = w.id AND d.status = 'waiting'
-                                  LIMIT {MOST_COUNTED}) AS counted) AS waiting
+                                  LIMIT {MOST_COUNTED + 1}) AS counted) AS waiting
     FROM webhook w WHERE w.organization = {{}} AND w.status <> 'deleted'"""  # noqa: S608
 
 ITEM_COLUMNS = """
@@ -61,7 +61,10 @@ async def _webhooks(where: str, *arguments: Any) -> list[dict[str, Any]]:
 
 
 def _webhook(row: dict[str, Any]) -> WebhookView:
-    return WebhookView(**{**row, "types": list(row["types"]), "status": WebhookStatus(row["status"])})
+    waiting = Count.up_to(MOST_COUNTED, row["waiting"])
+    return WebhookView(
+        **{**row, "types": list(row["types"]), "status": WebhookStatus(row["status"]), "waiting": waiting}
+    )
 
 
 async def list_deliveries(

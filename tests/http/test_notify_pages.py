@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from portal.db.engine import run_sql
 from portal.notify.jobs import deliver_events, publish_events
 from portal.notify.queries import list_webhooks
 from tests.http.test_web_pages import Reader, text_of
@@ -92,6 +93,27 @@ async def test_a_page_tells_what_arrived_and_why_something_did_not(
     assert (await reader.post(f"{found[1]}/redeliver")).headers["location"].startswith(found[1])
     await deliver_events()
     assert "Delivered" in text_of(await reader.get(found[1]))
+
+
+async def test_a_thousand_that_wait_are_counted_and_of_more_it_is_said_that_there_are(
+    reader: Reader, cast: Cast, endpoint: Endpoint
+) -> None:
+    await subscribe(cast.alice, endpoint.url)
+    await happen(cast.organization_id, "action.approved", "one")
+    await publish_events()
+    copies = """
+        WITH told AS (
+            INSERT INTO event SELECT made.*
+            FROM generate_series({}::int, {}::int) n, (SELECT * FROM event LIMIT 1) one, LATERAL
+                jsonb_populate_record(one::event, jsonb_build_object('id', gen_random_uuid(), 'position', n)) made
+            RETURNING id)
+        INSERT INTO delivery SELECT made.* FROM told, (SELECT * FROM delivery LIMIT 1) one, LATERAL
+            jsonb_populate_record(one::delivery, jsonb_build_object('id', gen_random_uuid(), 'event', told.id)) made"""
+    await run_sql(copies, 2, 1000)
+    await reader.sign_in(cast.alice)
+    assert ">1,000</td>" in (await reader.get(HOME)).text
+    await run_sql(copies, 1001, 1001)
+    assert ">1,000+</td>" in (await reader.get(HOME)).text
 
 
 async def test_it_is_changed_rotated_disabled_enabled_and_deleted_by_forms(

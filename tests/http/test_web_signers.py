@@ -54,6 +54,22 @@ async def test_a_signers_page_says_where_to_send_money_and_what_it_sends_for(rea
     assert (await reader.get(f"/orgs/other/signers/{stage.signer_id}")).status_code == 404
 
 
+async def test_a_thousand_open_proposals_are_counted_and_of_more_it_is_said_that_there_are(
+    reader: Reader, stage: Stage
+) -> None:
+    copies = """
+        INSERT INTO action SELECT made.* FROM generate_series(1, {}::int) n, (SELECT * FROM action LIMIT 1) one, LATERAL
+            jsonb_populate_record(one::action, jsonb_build_object('id', gen_random_uuid(), 'correlation_id', n)) made"""
+    await stage.propose_unsimulated()
+    await run_sql(copies, 999)
+    await reader.sign_in(stage.cast.alice)
+    assert "Open proposals 1,000 " in text_of(await reader.get(f"{HOME}/signers/{stage.signer_id}"))
+    await run_sql(copies, 1)
+    shown = text_of(await reader.get(f"{HOME}/signers/{stage.signer_id}"))
+    assert "Open proposals 1,000+ " in shown
+    assert "1,000+ open proposals name it." in shown
+
+
 async def test_a_signer_is_disabled_with_its_consequences_said_and_enabled_again(reader: Reader, stage: Stage) -> None:
     home = f"{HOME}/signers/{stage.signer_id}"
     await stage.propose_unsimulated()

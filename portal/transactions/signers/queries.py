@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from portal.db.engine import run_sql
+from portal.db.paging import Count
 
 MOST_COUNTED = 1000
 
@@ -72,11 +73,11 @@ async def list_contracts_of(organization_id: UUID, signer_id: UUID) -> list[Sent
     return [msgspec.convert(row, SentContract) for row in await run_sql(CONTRACTS, organization_id, signer_id)]
 
 
-async def count_open_of(organization_id: UUID, signer_id: UUID) -> int:
-    """Open proposals that name the signer; the count ends at 1,000."""
+async def count_open_of(organization_id: UUID, signer_id: UUID) -> Count:
+    """Open proposals that name the signer, up to 1,000."""
     rows = await run_sql(
         """SELECT count(*) FROM (
              SELECT FROM action WHERE organization = {} AND signer = {} AND status = 'proposed' LIMIT {}) AS open""",
-        *(organization_id, signer_id, MOST_COUNTED),
+        *(organization_id, signer_id, MOST_COUNTED + 1),
     )
-    return int(rows[0]["count"])
+    return Count.up_to(MOST_COUNTED, rows[0]["count"])
