@@ -14,6 +14,7 @@ from piccolo.columns import Column
 
 from portal import clock
 from portal.chain.presets import PRESETS, Preset
+from portal.chain.queries import get_chain_row
 from portal.chain.tables import Chain, FeeStyle
 from portal.db.columns import wei
 from portal.db.engine import transaction
@@ -45,10 +46,8 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 async def get_chain_settings(chain_id: int) -> tuple[ChainSettings, datetime | None]:
     """How the chain is used, and when that was last set by hand; None while the preset holds. Raises `NotFound`."""
-    rows = await Chain.select().where(Chain.id == chain_id)
-    if not rows:
-        raise NotFound(f"There is no chain {chain_id} here; `portal seed` registers those of PORTAL_CHAIN_RPC_URLS.")
-    return _settings(rows[0]), rows[0]["updated_at"]
+    row = await get_chain_row(chain_id)
+    return _settings(row), row["updated_at"]
 
 
 async def update_chain(chain_id: int, changes: Mapping[str, str], *, by: str) -> dict[str, tuple[str, str]]:
@@ -175,10 +174,7 @@ async def _change(
     updated_at: datetime | None,
 ) -> dict[str, tuple[str, str]]:
     async with transaction():
-        rows = await Chain.select().where(Chain.id == chain_id).lock_rows("NO KEY UPDATE")
-        if not rows:
-            raise NotFound(f"There is no chain {chain_id} here.")
-        before = _settings(rows[0])
+        before = _settings(await get_chain_row(chain_id, lock=True))
         after = change(before)
         values: dict[Column | str, Any] = {name: getattr(after, name) for name in ChainSettings.__struct_fields__}
         await Chain.update({**values, Chain.updated_at: updated_at}).where(Chain.id == chain_id)

@@ -54,10 +54,16 @@ GROUPS = """
 
 async def get_chain(chain_id: int) -> ChainView:
     """The chain. Raises `NotFound` if this installation has no such chain."""
-    rows = await Chain.select().where(Chain.id == chain_id)
+    return _chain_view(await get_chain_row(chain_id))
+
+
+async def get_chain_row(chain_id: int, *, lock: bool = False) -> dict[str, Any]:
+    """The chain's row, with `lock` as it stays until the db transaction ends. Raises `NotFound`."""
+    query = Chain.select().where(Chain.id == chain_id)
+    rows = await (query.lock_rows("NO KEY UPDATE") if lock else query)
     if not rows:
-        raise NotFound(f"There is no chain {chain_id} here.")
-    return _chain_view(rows[0])
+        raise NotFound(f"There is no chain {chain_id} here; `portal seed` registers those of PORTAL_CHAIN_RPC_URLS.")
+    return rows[0]
 
 
 async def list_chains() -> list[ChainView]:
@@ -98,10 +104,7 @@ async def ask_chain(chain_id: int) -> ChainAnswer:
 
 async def get_fee_settings(chain_id: int) -> FeeSettings:
     """How fees are reckoned on the chain. Raises `NotFound` if this installation has no such chain."""
-    rows = await Chain.select().where(Chain.id == chain_id)
-    if not rows:
-        raise NotFound(f"There is no chain {chain_id} here.")
-    row = rows[0]
+    row = await get_chain_row(chain_id)
     return FeeSettings(
         style=FeeStyle(row["fee_style"]),
         percentile=row["fee_percentile"],
