@@ -49,7 +49,7 @@ async def survey(pool: Pool) -> list[EndpointView]:
         pool.surveyed_at = now
         seen = [each for each in await asyncio.gather(*map(_look, pool.endpoints)) if each]
         if len(seen) > 1:
-            _compare_heads(seen)
+            _compare_heads(pool.chain_id, seen)
             await _compare_blocks(pool.chain_id, seen)
     return [_view(endpoint) for endpoint in pool.endpoints]
 
@@ -81,14 +81,14 @@ async def _look(endpoint: Endpoint) -> Seen | None:
     return Seen(endpoint, head, max(0, final))
 
 
-def _compare_heads(seen: Sequence[Seen]) -> None:
+def _compare_heads(chain_id: int, seen: Sequence[Seen]) -> None:
     best = max((each.head for each in seen), key=lambda head: head.number)
     for each in seen:
         behind = best.number - each.head.number
         lagging = behind > LAG_BLOCKS and best.timestamp - each.head.timestamp > LAG_SECONDS
-        LAG.labels(best_chain := each.endpoint.chain_id, each.endpoint.place).set(behind)
+        LAG.labels(chain_id, each.endpoint.place).set(behind)
         if lagging and not each.endpoint.lagging:
-            log.warning("node.lags", chain_id=best_chain, endpoint=each.endpoint.place, blocks=behind)
+            log.warning("node.lags", chain_id=chain_id, endpoint=each.endpoint.place, blocks=behind)
         each.endpoint.lagging = lagging
         each.endpoint.behind = behind
 
