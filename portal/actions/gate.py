@@ -71,7 +71,6 @@ def _verify(row: dict[str, Any], decisions: list[dict[str, Any]]) -> SigningOrde
     return SigningOrder(
         chain_id=row["chain"],
         signer_id=row["signer_id"],
-        signer_address=row["signer_address"],
         to=row["to_address"],
         data=bytes(row["calldata"]),
         value_wei=int(row["value_wei"]),

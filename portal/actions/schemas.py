@@ -321,7 +321,6 @@ class SigningOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     chain_id: int
     signer_id: UUID
-    signer_address: str
     to: str | None
     """None deploys."""
     data: bytes

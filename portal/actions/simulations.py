@@ -31,6 +31,7 @@ from portal.notify.outbox import record_many
 
 log = get_logger(__name__)
 
+BATCH = 200
 CALLS = """
     SELECT a.id, a.organization, a.chain, a.contract, a.to_address, a.calldata, a.value_wei, s.address AS signer_address
     FROM action a JOIN contract c ON c.id = a.contract JOIN signer s ON s.id = a.signer
@@ -38,8 +39,8 @@ CALLS = """
 """
 
 
-async def simulate_waiting(limit: int = 200) -> int:
-    """Simulate up to `limit` proposed actions of each chain that never were, the oldest first; returns how many.
+async def simulate_waiting() -> int:
+    """Simulate a batch of each chain's proposed actions that never were, the oldest first; returns how many.
 
     Those of a chain whose nodes are down wait for the next call, without keeping other chains' waiting.
     """
@@ -47,7 +48,7 @@ async def simulate_waiting(limit: int = 200) -> int:
     done = 0
     for chain in chains:
         calls = await run_sql(
-            CALLS + "AND a.simulated_at IS NULL AND a.chain = {} ORDER BY a.id LIMIT {}", chain["chain"], limit
+            CALLS + "AND a.simulated_at IS NULL AND a.chain = {} ORDER BY a.id LIMIT {}", chain["chain"], BATCH
         )
         try:
             done += await _simulate(calls)

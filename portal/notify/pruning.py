@@ -10,8 +10,8 @@ KEPT = timedelta(days=90)
 BATCH = 5000
 
 
-async def prune(limit: int = BATCH) -> int:
-    """Delete up to `limit` events older than 90 days that nothing waits for; returns how many.
+async def prune() -> int:
+    """Delete a batch of events older than 90 days that nothing waits for; returns how many.
 
     Each organisation's newest event stays, however old: the next one's position follows it.
     """
@@ -23,7 +23,7 @@ async def prune(limit: int = BATCH) -> int:
                AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event = e.id AND d.status = 'waiting')
                ORDER BY e.id LIMIT {}""",
             oldest_id(clock.now() - KEPT),
-            limit,
+            BATCH,
         )
         old = [row["id"] for row in rows]
         await run_sql(

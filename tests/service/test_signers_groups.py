@@ -221,7 +221,7 @@ async def test_a_group_lets_the_old_one_finish(stage: Stage) -> None:
     assert (await get_action(stage.cast.organization_id, action.id)).status == "proposed"
     for player in (stage.cast.alice, stage.cast.bob):
         await approve(player.actor, action.id, action.digest, player.code())
-    assert (await verify(action.id)).signer_address == stage.signer_address
+    assert (await verify(action.id)).signer_id == stage.signer_id
 
 
 async def test_taking_a_signer_out_of_a_group_cancels_only_what_it_may_not_send_any_more(stage: Stage) -> None:
