@@ -16,6 +16,7 @@ from portal.web.stories import current_state
 GIVEN = re.compile(r"^(?:Mint|Issue|Transfer) (?:an? )?(?P<thing>.+) to .+$")
 NUMBERS = ("nobody", "one person", "two people", "three people", "four people", "five people")
 SOON = "Usually this takes less than a minute."
+HELD = "It takes longer than usual. The organisation sees why."
 ON_ITS_WAY = State("On its way", "send", "move")
 STANDINGS = {
     "mined": State("Just arrived", "circle-check", "move"),
@@ -33,6 +34,7 @@ NOT_DONE = {
     "cancelled": ("It was called off", "Nothing was done.", "ban", "calm"),
     "expired": ("It was not done in time", "Nothing was done. It can be proposed anew.", "clock-off", "calm"),
     "refused": ("It was stopped", "A check before it was carried out stopped it. Nothing was done.", "shield-x", "bad"),
+    "reverted": ("It did not work", "Nothing was done. It can be proposed anew.", "alert-triangle", "bad"),
     "refused_by_node": ("It did not work", "Nothing was done. It can be proposed anew.", "alert-triangle", "bad"),
     "displaced": ("It did not work", "Nothing was done. It can be proposed anew.", "alert-triangle", "bad"),
 }
@@ -80,7 +82,8 @@ def deed_of(
     given = GIVEN.match(action.summary)
     thing = given["thing"] if given else None
     arrived = state in ARRIVED
-    title = (thing if arrived else f"{thing}, on its way") if thing else action.summary
+    came = "" if arrived else ", not given" if state in STANDINGS else ", on its way"
+    title = f"{thing}{came}" if thing else action.summary
     at = (transaction.mined_at if transaction else None) or action.decided_at or action.proposed_at
     because = f"because {signal.source_name} reported {_plain_type(signal.type)}" if signal else "on its own account"
     agreed = f", approved by {people(action.approvals_given)}" if action.approvals_given else ""
@@ -122,8 +125,6 @@ def steps_of(action: ActionView, transaction: TransactionView | None, signal: Si
     if transaction and (ended := NOT_DONE.get(current_state(action, transaction))):
         title, text, icon, tone = ended
         found.append(Step(title=title, text=text, icon=icon, tone=tone))
-    elif transaction and transaction.failure:
-        found.append(Step(title="It did not work", text=transaction.failure, icon="alert-triangle", tone="bad"))
     elif transaction and transaction.finalized_at:
         text = "It is on record for good, and nobody can undo it."
         title = "It is final"
@@ -132,7 +133,8 @@ def steps_of(action: ActionView, transaction: TransactionView | None, signal: Si
         text = "It is on record. In a short while nobody can undo it any more."
         found.append(Step(title="It is done", text=text, icon="circle-check", tone="move", at=transaction.mined_at))
     else:
-        found.append(Step(title="It is on its way", text=SOON, icon="send", tone="move"))
+        text = HELD if transaction and transaction.held else SOON
+        found.append(Step(title="It is on its way", text=text, icon="send", tone="move"))
     return found
 
 

@@ -149,10 +149,13 @@ async def test_whom_it_was_for_reads_whether_it_was_done_and_no_hex(play: Play) 
             assert last.title == NOT_DONE[name]
             assert "on record" not in last.text
             assert deed.state.word in ("Did not work", "Called off", "Not done in time")
+            assert deed.title.endswith(" PTS, not given"), name
         elif name in DONE:
             assert "on record" in last.text, name
+            assert deed.title.endswith(" PTS"), name
         else:
             assert (last.title, deed.state.word) == ("It is on its way", "On its way"), name
+            assert ("longer than usual" in last.text) == shown.held, name
         assert "0x" not in last.text
 
 
