@@ -58,7 +58,8 @@ async def test_over_the_policys_cost_it_is_held_without_a_nonce_and_delays_nobod
     held = await play.view(dear)
     assert (held.status, held.nonce, held.held) == (TransactionStatus.QUEUED, None, True)
     assert held.waiting_for == (
-        "It is not signed now. Its policy allows at most 0.000000000000001 ETH for it, gas included."
+        "It is not signed now. Its policy allows at most 0.000000000000001 ETH for it, gas included. "
+        "It goes on by itself once that is enough; cancel it, or wait."
     )
     assert await play.audit(held.id) == ["queued", "held"], "it took no nonce for a while either"
     assert (await play.view(cheap)).status is TransactionStatus.BROADCAST

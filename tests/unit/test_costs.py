@@ -96,7 +96,7 @@ def test_tx_54_the_least_and_the_most_fees_neither_stand_still_nor_overflow() ->
 @pytest.mark.parametrize(
     ("limits", "sentence"),
     [
-        ({"most_fee_wei": 99}, "On this chain at most 99 wei are offered for gas."),
+        ({"most_fee_wei": 99}, "On this chain at most 0.000000099 gwei are offered for a unit of gas."),
         ({"most_cost_wei": 10**16}, "Its policy allows at most 0.01 ETH for it, gas included."),
         ({"left_today_wei": 10**17}, "Of what its policy allows in 24 hours on this chain, 0.1 ETH are left."),
         ({"left_today_wei": -5}, "Of what its policy allows in 24 hours on this chain, 0 ETH are left."),

@@ -17,6 +17,8 @@ from portal.actions.effects import WEI_DECIMALS, units
 from portal.chain.rpc import Fees
 from portal.transactions.costs.fees import CAP_MULTIPLE, fee_cap, replacement_fees
 
+GWEI_DECIMALS = 9
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What bounds the fee of a transaction's next attempt; None bounds nothing."""
@@ -77,7 +79,8 @@ def _bounds(limits: Limits) -> list[tuple[int, str]]:
     """The highest fee that each limit allows, and the sentence that names the limit."""
     bounds = []
     if limits.most_fee_wei is not None:
-        bounds.append((limits.most_fee_wei, f"On this chain at most {limits.most_fee_wei} wei are offered for gas."))
+        most = f"{units(limits.most_fee_wei, GWEI_DECIMALS)} gwei"
+        bounds.append((limits.most_fee_wei, f"On this chain at most {most} are offered for a unit of gas."))
     for allowed, sentence in (
         (limits.most_cost_wei, "Its policy allows at most {} for it, gas included."),
         (limits.left_today_wei, "Of what its policy allows in 24 hours on this chain, {} are left."),

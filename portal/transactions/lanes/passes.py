@@ -175,7 +175,8 @@ async def _carry_out(writer: Writer, task: Task) -> bool:
     except NotNow as why:
         return await _hold_back(writer, work, str(why), claimed_now=work is not task.work)
     except TooCostly as limit:
-        return await _hold_back(writer, work, f"It is not signed now. {limit}", claimed_now=work is not task.work)
+        sentence = f"It is not signed now. {limit} It goes on by itself once that is enough; cancel it, or wait."
+        return await _hold_back(writer, work, sentence, claimed_now=work is not task.work)
     except NotSigned as why:
         await writer.note(work, str(why))
         return False
