@@ -9,6 +9,8 @@ from portal.errors import InputInvalid
 
 T = TypeVar("T", bound=msgspec.Struct)
 WHERE = re.compile(r"^(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?$", re.S)
+BOUND = re.compile(r"Expected (?P<kind>int|str|array)(?P<length> of length)? (?P<side><=|>=) (?P<number>\d+)")
+UNITS = {("str", True): " characters", ("array", True): " of them"}
 
 
 def checked(given: T) -> T:
@@ -19,7 +21,19 @@ def checked(given: T) -> T:
         found = WHERE.match(str(error))
         assert found
         path = re.sub(r"\[(\w+)\]|\.", lambda part: f"/{part[1] or ''}", found["path"] or "")
-        raise InputInvalid.at(path, f"{found['message']}.") from None
+        raise InputInvalid.at(path, plainly(found["message"])) from None
+
+
+def plainly(message: str) -> str:
+    """What msgspec says of a value, as a person would say it; what is not known here stays as it is."""
+    sentence = message.replace("`", "")
+    if bound := BOUND.fullmatch(sentence):
+        side = "At most" if bound["side"] == "<=" else "At least"
+        unit = UNITS.get((bound["kind"], bool(bound["length"])), "")
+        return f"{side} {int(bound['number']):,}{unit}, please."
+    if sentence.startswith(("Expected int, got", "Expected int | null, got")):
+        return "This must be a whole number."
+    return f"{sentence}."
 
 
 def checked_text(text: str, path: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from portal import clock
+from portal.actions.checks import plainly
 from portal.errors import InputInvalid
 from portal.web.render import AnyRequest
 
@@ -16,7 +17,6 @@ OURS = ("csrf_token", "next")
 AS_TYPED = re.compile(r"password|^settings/(prefix|signed)$")
 """Fields in which a space at the end means something."""
 AT = re.compile(r" - at `\$\.?([^`]*)`")
-BOUND = re.compile(r"Expected (?:int|str)(?P<length> of length)? (?P<side><=|>=) (?P<number>\d+)")
 MISSING = re.compile(r"missing required field `([^`]+)`")
 
 
@@ -57,15 +57,4 @@ def _as_input_invalid(message: str) -> InputInvalid:
     if missing := MISSING.search(message):
         return InputInvalid.at(f"/{missing[1]}", "Please fill this in.")
     at = AT.search(message)
-    sentence = AT.sub("", message).replace("`", "")
-    return InputInvalid.at(f"/{at[1].replace('.', '/')}" if at else "/", _plainly(sentence))
-
-
-def _plainly(sentence: str) -> str:
-    """`Expected int <= 20` as a person would say it; what is not known here stays as it is."""
-    if bound := BOUND.fullmatch(sentence):
-        side = "at most" if bound["side"] == "<=" else "at least"
-        return f"{side.capitalize()} {int(bound['number']):,}{' characters' if bound['length'] else ''}, please."
-    if sentence.startswith(("Expected int, got", "Expected int | null, got")):
-        return "This must be a whole number."
-    return f"{sentence}."
+    return InputInvalid.at(f"/{at[1].replace('.', '/')}" if at else "/", plainly(AT.sub("", message)))

@@ -495,6 +495,10 @@ async def test_a_contract_is_registered_by_its_address(reader: Reader, stage: St
         answer = await reader.post(f"{HOME}/contracts/new", **{**form, field: value})
         assert answer.status_code == 400, field
         assert f'id="error-{field}"' in answer.text
+    nothing = text_of(await reader.post(f"{HOME}/contracts/new", **{**form, "allowed_functions": ""}))
+    assert "Name at least one function that actions may call" in nothing
+    too_many = text_of(await reader.post(f"{HOME}/contracts/new", **{**form, "decimals": "78"}))
+    assert "At most 77, please." in too_many
     empty = await reader.post(f"{HOME}/contracts/new", **form)
     assert "There is no contract at" in text_of(empty), "the signer's address has no code"
     twice = await reader.post(f"{HOME}/contracts/new", **{**form, "address": points.address})

@@ -113,14 +113,17 @@ def _deployment(values: dict[str, str]) -> DeploymentInput:
 
 
 def _registration(values: dict[str, str]) -> ContractInput:
+    abi = _abi(values.get("abi", ""))
+    allowed = [line.replace(" ", "") for line in values.get("allowed_functions", "").splitlines() if line.strip()]
+    if not allowed:
+        example = "Name at least one function that actions may call, such as mint(address,uint256)."
+        raise InputInvalid.at("/allowed_functions", example)
     return ContractInput(
         name=values.get("name", ""),
         chain_id=_number(values, "chain_id", "Choose a chain."),
         address=values.get("address", ""),
-        abi=_abi(values.get("abi", "")),
-        allowed_functions=[
-            line.replace(" ", "") for line in values.get("allowed_functions", "").splitlines() if line.strip()
-        ],
+        abi=abi,
+        allowed_functions=allowed,
         signer_id=_id(values, "signer_id", "Choose a signer."),
         symbol=values.get("symbol") or None,
         decimals=_number(values, "decimals", "Give a whole number.") if values.get("decimals") else None,
