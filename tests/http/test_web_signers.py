@@ -12,6 +12,7 @@ from portal.actions.service import create_group, disable_signer
 from portal.chain.queries import get_contract, get_signer, list_signer_groups, list_signers
 from portal.chain.signers import make_pending_keys
 from portal.db.engine import run_sql
+from portal.transactions.signers.top_ups import read_signers
 from tests.actions import Stage, make_signer, make_stage, settings_chain
 from tests.http.test_web_pages import Reader, text_of
 from tests.http.test_web_rooms import HOME, Visitor, copied
@@ -204,6 +205,15 @@ async def test_who_may_not_change_signers_sees_but_does_not_change(reader: Reade
     assert (await reader.get(f"{HOME}/signers/new")).status_code == 403
     senders = f"{HOME}/contracts/{stage.contract_id}/senders"
     assert (await reader.post(senders, signer_id=str(stage.signer_id))).status_code == 403
+
+
+async def test_the_list_says_what_each_holds_for_gas_and_which_is_low(reader: Reader, stage: Stage) -> None:
+    await reader.sign_in(stage.cast.carol)
+    assert "Not read yet" in text_of(await reader.get(f"{HOME}/signers"))
+    await read_signers()
+    await run_sql("UPDATE signer_reading SET balance_wei = 1234567890123456789, low_since = now()")
+    shown = " ".join(text_of(await reader.get(f"{HOME}/signers")).split())
+    assert "1.23456 ETH Low on Local chain, just now" in shown
 
 
 async def test_a_disabled_signer_is_not_offered(reader: Reader, stage: Stage) -> None:

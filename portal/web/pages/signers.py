@@ -1,5 +1,6 @@
 """Signers: the keys by which the organisation's transactions are sent, and who keeps them."""
 
+from collections import defaultdict
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from portal.actions import service
 from portal.chain import queries as chain
 from portal.errors import NotFound, PortalError
 from portal.transactions.signers import queries as signer_queries
+from portal.transactions.signers.runway import Runway, list_runways
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
@@ -117,6 +119,9 @@ async def _signers_page(
     request: AnyRequest, desk: Desk, *, cursor: str | None = None, name: str = "", error: PortalError | None = None
 ) -> Response[str]:
     found = await chain.list_signers(desk.actor.organization_id, cursor=cursor)
+    runways: dict[UUID, list[Runway]] = defaultdict(list)
+    for each in await list_runways(desk.actor.organization_id):
+        runways[each.signer_id].append(each)
     return desk_page(
         request,
         desk,
@@ -124,6 +129,7 @@ async def _signers_page(
         active="signers",
         http_status=error.status if error else 200,
         signers=found.items,
+        runways=runways,
         pending=any(signer.status == "pending" for signer in found.items),
         keepers=KEEPERS,
         next_cursor=found.next_cursor,
