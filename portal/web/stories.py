@@ -8,7 +8,7 @@ import msgspec
 from portal.actions.schemas import ActionView
 from portal.audit.schemas import AuditEntryView
 from portal.transactions.schemas import TransactionView
-from portal.web.states import action_state
+from portal.web.states import action_state, state_of
 
 UNTOLD = ("rule.", "session.", "source.")
 UNSIGNED = ("action.approved",)
@@ -47,7 +47,7 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Stage(msgspec.Struct, frozen=True):
     word: str
     mark: str
-    """`done`, `now`, `wait` (for people), `failed` or `open`."""
+    """`done`, `now`, `wait` (for people), `failed`, `ended` (called off) or `open`."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -157,7 +157,8 @@ def stages(action: ActionView, transaction: TransactionView | None) -> list[Stag
         if transaction is None:
             return []
         reached = 3 if transaction.broadcast_at else 2
-        return [*(Stage(word, "done") for _, word, _ in STAGES[:reached]), Stage(ENDS[state], "failed")]
+        end = "ended" if state_of(state).tone == "calm" else "failed"
+        return [*(Stage(word, "done") for _, word, _ in STAGES[:reached]), Stage(ENDS[state], end)]
     before = {
         **dict.fromkeys(("queued", "nonced", "signed"), "approved"),
         "closing": "broadcast",

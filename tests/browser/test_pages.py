@@ -62,6 +62,8 @@ def pages_of_a_member(stack: Stack) -> dict[str, str]:
     pages |= {f"signals-{name}": f"{desk}/signals/{name}" for name in ("refused", "exports", "replays", "rechecks")}
     pages |= {f"signals-{name}-new": f"{desk}/signals/{name}/new" for name in ("exports", "replays", "rechecks")}
     pages |= {"signers-groups": f"{desk}/signers/groups", "signers-runway": f"{desk}/signers/{ids['signers']}/runway"}
+    pages |= {"chains-check": f"{desk}/chains/check?chain_id={stack.example['chain']['id']}"}
+    pages |= {"contracts-senders": f"{desk}/contracts/{ids['contracts']}/senders"}
     pages |= {"signals-retention": f"{desk}/signals/retention", **signals_in_trouble(stack, desk)}
     return pages | webhook_that_fails(stack, desk)
 
