@@ -88,6 +88,21 @@ async def test_what_another_program_did_with_the_key_is_suspected_at_once(play: 
     assert (await play.audit(view.id)).count("suspected") == 1
 
 
+async def test_what_is_mined_between_two_questions_is_not_suspected(play: Play, monkeypatch: Patch) -> None:
+    action_id, real = await play.sent_mint(), Node.transaction_counts
+
+    async def counts_a_block_later(node: Node, addresses: Sequence[str]) -> Any:
+        play.node.mine()
+        return await real(node, addresses)
+
+    monkeypatch.setattr(Node, "transaction_counts", counts_a_block_later)
+    await watch_chains()
+    assert (await play.view(action_id)).status is BROADCAST
+    await watch_chains()
+    view = await play.view(action_id)
+    assert (view.status, "suspected" in await play.audit(view.id)) == (MINED, False)
+
+
 async def test_once_that_is_final_it_is_displaced_with_evidence_and_an_alarm(play: Play) -> None:
     before = alarms()
     with capture_logs() as logs:
