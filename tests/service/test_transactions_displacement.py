@@ -126,6 +126,28 @@ async def test_once_that_is_final_it_is_displaced_with_evidence_and_an_alarm(pla
     assert await verify(play.organization_id) is None
 
 
+async def test_what_somebody_else_sent_with_the_same_nonce_in_the_same_block_is_no_evidence(play: Play) -> None:
+    action_id, stranger = await play.sent_mint(), "0x" + "cd" * 20
+    rpc, nonce = play.node.rpc, (await play.view(action_id)).nonce
+    rpc("anvil_dropAllTransactions")
+    play.node.fund(stranger)
+    rpc("anvil_setNonce", stranger, hex(nonce or 0))
+    hashes = []
+    for sender, gwei in ((stranger, 90), (play.stage.signer_address, 50)):
+        rpc("anvil_impersonateAccount", sender)
+        fees = {"maxFeePerGas": hex(gwei * 10**9), "maxPriorityFeePerGas": hex(gwei * 10**9)}
+        hashes.append(rpc("eth_sendTransaction", {"from": sender, "to": "0x" + "ab" * 20, "value": "0x1", **fees}))
+    play.node.mine()
+    for _ in range(3):
+        await watch_chains()
+    pass_time(play)
+    await watch_chains()
+    view = await play.view(action_id)
+    assert view.status is DISPLACED
+    assert view.evidence
+    assert view.evidence.foreign_hash == hashes[1]
+
+
 async def test_a_displaced_action_never_gets_another_nonce_and_the_lane_goes_on_after_the_foreign_ones(
     play: Play,
 ) -> None:

@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.chain.signers import SignatureNotOurs
-from portal.chain.signers.signatures import ORDER, address_of, complete, from_der, read_der_public_key, read_public_key
+from portal.chain.signers.signatures import (
+    ORDER,
+    Signature,
+    address_of,
+    complete,
+    from_der,
+    read_der_public_key,
+    read_public_key,
+    recover,
+)
 
 MESSAGES = 4_000
 HALF = ORDER // 2
@@ -75,6 +84,15 @@ def test_small_numbers_keep_their_width() -> None:
 def test_numbers_that_are_no_signature_are_refused(wrong: tuple[int, int]) -> None:
     with pytest.raises(SignatureNotOurs):
         complete(b"\x01" * 32, *wrong, "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf")
+
+
+def test_the_higher_s_is_nobody_s_signature() -> None:
+    """Libraries recover the same key from it; nodes do not take it (EIP-2)."""
+    key, digest = PrivateKey.from_int(1), b"\x07" * 32
+    packed = key.sign_recoverable(digest, hasher=None)
+    low = Signature(int.from_bytes(packed[:32], "big"), int.from_bytes(packed[32:64], "big"), packed[64])
+    assert recover(digest, low) == address_of(key.public_key)
+    assert recover(digest, Signature(low.r, ORDER - low.s, 1 - low.parity)) is None
 
 
 def test_a_signature_of_another_key_or_digest_is_refused() -> None:
