@@ -569,7 +569,7 @@ async def test_tx_77_a_receipt_that_the_second_node_has_ends_the_suspicion(world
     await world.finish_ok(action_id)
 
 
-@pytest.mark.parametrize("doubt", ["silent", "behind", "another count"])
+@pytest.mark.parametrize("doubt", ["silent", "behind", "another count", "another block"])
 async def test_tx_76_one_of_two_nodes_is_not_enough_to_give_it_up(world: World, other: NodeProxy, doubt: str) -> None:
     action_id = await sent(world)
     world.spend_nonce()
@@ -577,8 +577,10 @@ async def test_tx_76_one_of_two_nodes_is_not_enough_to_give_it_up(world: World, 
         other.always("*", Break(503))
     elif doubt == "behind":
         other.behind = 200
-    else:
+    elif doubt == "another count":
         other.always(COUNT, Say("0x0"))
+    else:
+        other.always(BLOCK, Alter(lambda block: block and {**block, "hash": "0x" + "ab" * 32}))
     for _ in range(4):
         world.pass_blocks(30)
         await world.work()
