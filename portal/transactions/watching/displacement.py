@@ -8,7 +8,6 @@ a second nonce for it is never taken.
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import msgspec
 from prometheus_client import Counter
@@ -21,7 +20,7 @@ from portal.db.engine import run_sql, transaction
 from portal.logging import get_logger
 from portal.transactions import standing
 from portal.transactions.deployments import end_deployment
-from portal.transactions.moves import Step, Work, correlated, hold_many
+from portal.transactions.moves import Step, Work, correlated, hold_many, move_many
 from portal.transactions.schemas import Evidence
 from portal.transactions.tables import TransactionStatus as Status
 from portal.transactions.watching.finality import View, final_number
@@ -173,40 +172,28 @@ async def _hold(work: Work, use: Use) -> None:
             log.error("receipt.hidden", chain_id=work.chain_id, hash=use.hash, block_number=use.block_number)
 
 
-async def _give_up(work: Work, evidence: Evidence) -> int:
+async def _give_up(work: Work, evidence: Evidence) -> bool:
+    """Whether it was still as it was read."""
     said = msgspec.to_builtins(evidence)
     step = Step(
         work=work,
         changes={"reason": standing.displacement(work.nonce, work.signer_address), "evidence": said},
         detail={"nonce": work.nonce, "signer": work.signer_address, **said},
     )
-    moved = await take(
-        [step],
-        Status.DISPLACED,
-        "displaced",
-        before=partial(_raise_next_nonce, evidence=evidence),
-        also=_end_deployments,
-    )
-    if moved:
-        DISPLACED.labels(str(work.chain_id)).inc()
-        with correlated(work):
-            log.error("security.transaction_displaced", nonce=work.nonce, signer=work.signer_address, **said)
-    return moved
-
-
-async def _raise_next_nonce(steps: Sequence[Step], evidence: Evidence) -> None:
-    """Give out no more what others have used. Runs before the move: whoever writes in a lane locks its row first."""
-    for step in steps:
+    async with transaction():
+        # What others have used is given out no more. First, as whoever writes in a lane locks its row before all else.
         await run_sql(
             "UPDATE lane SET next_nonce = greatest(next_nonce, {}) WHERE id = {}",
             evidence.transaction_count,
-            step.work.lane_id,
+            work.lane_id,
         )
-
-
-async def _end_deployments(works: list[Work]) -> None:
-    for work in works:
+        if not await move_many([step], Status.DISPLACED, "displaced"):
+            return False
         await end_deployment(work, None)
+    DISPLACED.labels(str(work.chain_id)).inc()
+    with correlated(work):
+        log.error("security.transaction_displaced", nonce=work.nonce, signer=work.signer_address, **said)
+    return True
 
 
 def _moment_of(block: Block) -> datetime:

@@ -19,12 +19,11 @@ async def take(
     after: Status,
     verb: str,
     *,
-    before: Callable[[Sequence[Step]], Awaitable[None]] | None = None,
     also: Callable[[list[Work]], Awaitable[None]] | None = None,
 ) -> int:
     """Take all `steps` to `after`, those of one organisation at a time; how many were still as they were read.
 
-    `before` runs first in each db transaction, `also` after the moves, with those that moved.
+    `also` runs after the moves of each db transaction, with those that moved.
     """
     by_organization = defaultdict(list)
     for step in steps:
@@ -33,8 +32,6 @@ async def take(
     for waiting in map(iter, by_organization.values()):
         while part := list(islice(waiting, TOGETHER)):
             async with transaction():
-                if before:
-                    await before(part)
                 works = await move_many(part, after, verb)
                 if also:
                     await also(works)

@@ -341,7 +341,7 @@ def _deeper(work: Work, *, confirmations: int | None = None, **moments: datetime
 
 async def _end_deployments(works: list[Work]) -> None:
     for work in works:
-        await end_deployment(work, work.contract_address if work.outcome == Outcome.OK else None)
+        await end_deployment(work, work.contract_address)
 
 
 async def _canonical_hashes(numbers: Iterable[int], node: Node) -> dict[int, str]:
