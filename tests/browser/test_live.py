@@ -121,7 +121,7 @@ async def test_a_new_action_is_announced_and_moves_nothing(
         shown, place = await page.locator(".row-item").count(), await first.bounding_box()
         sponsor = {"sponsor": {"login": "grace", "id": 11}, "tier": {"monthly_price_in_dollars": 5}}
         await deliver(stack, {"action": "created", "sponsorship": sponsor}, "sponsorship")
-        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=2 * SOON_MS)
+        await expect(page.locator("#new-rows")).to_have_text("1 new", timeout=3 * SOON_MS)
         assert await first.bounding_box() == place, "nothing moves under its reader"
         await page.get_by_text("1 new").click()
         await expect(page.locator(".row-item")).to_have_count(shown + 1)
