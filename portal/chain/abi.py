@@ -148,6 +148,8 @@ def check_components(components: Any, path: str, depth: int = 0) -> int:
         if inner > MAX_NESTING:
             raise InputInvalid.at(here, f"Arrays and tuples can be nested {MAX_NESTING} deep at most.")
         parts = check_components(component.get("components"), f"{here}/components", inner) if base == "tuple" else 1
+        if not component.get("components") and base == "tuple":
+            raise InputInvalid.at(here, "A tuple needs at least one component.")
         try:
             parse(component["type"].replace("tuple", "uint256", 1)).validate()
         except (ABITypeError, ParseError):

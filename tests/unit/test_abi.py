@@ -285,6 +285,7 @@ def test_whatever_a_contract_says_is_one_bounded_line(text: str) -> None:
         (function_of("uint256["), "/abi/0/inputs/0"),
         (function_of("fixed128x18"), "/abi/0/inputs/0"),
         (function_of("tuple"), "/abi/0/inputs/0/components"),
+        ([{"type": "function", "name": "f", "inputs": [{"type": "tuple[2]", "components": []}]}], "/abi/0/inputs/0"),
         ([{"type": "receive", "inputs": [{"name": "to", "type": "address"}]}], "/abi/0"),
         ([{"type": "function", "name": "f", "inputs": [{"name": 5, "type": "bool"}]}], "/abi/0/inputs/0"),
         ([{"type": "function", "name": "mint(address)\n", "inputs": []}], "/abi/0"),
