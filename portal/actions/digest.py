@@ -58,7 +58,7 @@ def canonical_bytes(call: CanonicalCall) -> bytes:
         "value_wei": call.value_wei,
         "version": VERSION,
     }
-    return json.dumps(_exact(document), ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+    return json.dumps(_exact(document), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def digest_of(call: CanonicalCall) -> bytes:
@@ -77,6 +77,11 @@ def equals(digest: bytes, digest_hex: str) -> bool:
     return hmac.compare_digest(digest.hex().encode(), given.encode(errors="replace"))
 
 
+def _utf16(name: str) -> bytes:
+    """What keys are sorted by (RFC 8785, section 3.2.3): characters beyond U+FFFF come before some below it."""
+    return name.encode("utf-16-be")
+
+
 def _exact(value: Any) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
@@ -87,5 +92,5 @@ def _exact(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_exact(item) for item in value]
     if isinstance(value, dict):
-        return {name: _exact(item) for name, item in value.items()}
+        return {name: _exact(value[name]) for name in sorted(value, key=_utf16)}
     raise TypeError(f"a {type(value).__name__} has no exact form in a canonical call")

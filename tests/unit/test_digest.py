@@ -56,6 +56,13 @@ def test_text_is_utf8_and_only_what_json_must_escape_is_escaped() -> None:
     assert '"value":"é \\"\\\\\\n\\u0001/"'.encode() in canonical_bytes(call)
 
 
+def test_names_are_sorted_as_rfc_8785_says_by_their_utf_16_code_units() -> None:
+    names = ["\ufb33", "\N{GRINNING FACE}", "\N{EURO SIGN}", "1", "\N{LATIN SMALL LETTER O WITH DIAERESIS}"]
+    call = msgspec.structs.replace(MINT, arguments=[{"name": "a", "type": "tuple", "value": dict.fromkeys(names, "x")}])
+    value = json.loads(canonical_bytes(call))["arguments"][0]["value"]
+    assert list(value) == ["1", "\xf6", "\u20ac", "\U0001f600", "\ufb33"], "the example of its section 3.2.3"
+
+
 def test_an_integer_and_its_decimal_string_are_the_same_call() -> None:
     as_integer = [{"name": "amount", "type": "uint256", "value": 2**255}]
     as_text = [{"name": "amount", "type": "uint256", "value": str(2**255)}]
