@@ -27,6 +27,9 @@ QUANTITY = re.compile(r"0x[0-9a-fA-F]{1,64}")
 HASH = re.compile(r"0x[0-9a-f]{64}")
 MOST_COUNTED = 2**63 - 1
 """Blocks, nonces (EIP-2681) and gas never come near it, and PostgreSQL counts no further."""
+LEAST_GAS = 21_000
+MOST_GAS = 2**53
+"""Beyond the blocks of any chain; Arbitrum's, which hold 2^50, are the largest."""
 LAST_SECOND = 253_402_300_799
 """The end of the year 9999: no clock of ours goes on."""
 MOST_PRICE_WEI = 2**96
@@ -82,6 +85,14 @@ def parse_number(result: Any) -> int:
 def parse_count(result: Any) -> int:
     """A number of blocks, nonces, logs or units of gas."""
     return _at_most(MOST_COUNTED, result)
+
+
+def parse_gas(result: Any) -> int:
+    """What a transaction needs: at least what the plainest one costs (yellow paper, appendix G)."""
+    gas = _at_most(MOST_GAS, result)
+    if gas < LEAST_GAS:
+        raise ValueError("less than any transaction needs")
+    return gas
 
 
 def parse_price(result: Any) -> int:

@@ -22,6 +22,7 @@ from portal.chain.results import (
     parse_block,
     parse_bytes,
     parse_count,
+    parse_gas,
     parse_hashes,
     parse_log,
     parse_number,
@@ -266,7 +267,7 @@ class Node:
         if code and self._parse(lambda result: result == "0x", code):
             nothing = f"There is no contract at {call.to_address} on chain {self.chain_id}."
             return Simulation(False, None, block_number, nothing)
-        return Simulation(True, self._parse(parse_count, estimated), block_number, None)
+        return Simulation(True, self._parse(parse_gas, estimated), block_number, None)
 
     async def revert_reason(self, call: Call, block_number: int, *, abi: Abi | None = None) -> str | None:
         """Why a transaction mined in `block_number` failed, by carrying it out again after and before that block.

@@ -7,6 +7,7 @@ import pytest
 
 from portal.chain import endpoint
 from portal.chain.chain_settings import update_chain
+from portal.db.engine import run_sql
 from portal.transactions.schemas import TransactionView
 from tests.actions import CHAIN
 from tests.faults.node_proxy import COUNT, LOST, SEND, Alter, Break, Fault, Late, NodeProxy, Say, Twice, refuse
@@ -195,6 +196,18 @@ async def test_tx_39_nothing_is_rejected_while_nobody_says_whether_the_pool_has_
     assert (view.status, view.held, view.nonce) == ("signed", True, 1)
     await world.finish_ok(action_id)
     only_one_payload_each(world, 1)
+
+
+@pytest.mark.parametrize("gas", ["0x0", hex(2**63 - 1)])
+async def test_tx_43_gas_that_no_transaction_needs_is_not_believed(world: World, gas: str) -> None:
+    actions = await world.play.approved_mints(2)
+    await run_sql("UPDATE action SET simulated_at = now() - interval '1 hour' WHERE id = {}", actions[0])
+    world.proxy.always(ESTIMATE, Alter(lambda _: gas))
+    await world.work()
+    view = await world.view(actions[0])
+    assert (view.status, view.held, view.attempts) == ("queued", True, [])
+    assert "makes no sense" in str(view.waiting_for)
+    await world.finish_ok(*actions)
 
 
 async def test_tx_40_a_fatal_answer_to_a_replacement_leaves_the_first_one_alive_and_says_so(geth: World) -> None:

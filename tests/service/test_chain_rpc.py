@@ -431,9 +431,10 @@ async def test_a_head_that_nothing_could_store_is_asked_of_the_next_node(absurd:
         assert (await node.head()).number == 7
 
 
-async def test_gas_and_nonces_beyond_any_count_make_no_sense() -> None:
+@pytest.mark.parametrize("gas", ["0x0", hex(20_999), hex(2**53 + 1), hex(2**63)])
+async def test_gas_and_nonces_beyond_any_count_make_no_sense(gas: str) -> None:
     call = Call(SENDER, OTHER, b"")
-    answers = {"eth_blockNumber": "0x1", "eth_call": "0x", "eth_estimateGas": hex(2**63)}
+    answers = {"eth_blockNumber": "0x1", "eth_call": "0x", "eth_estimateGas": gas}
     async with answering(results(**answers, eth_getTransactionCount=hex(2**64))) as url, node_of(url) as node:
         with pytest.raises(NodeUnavailable):
             await node.simulate(call)
