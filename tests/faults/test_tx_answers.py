@@ -1,5 +1,8 @@
 """What nodes answer, in all their words, or fail to answer: nothing is lost, and no answer makes a second payload."""
 
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -7,12 +10,16 @@ import pytest
 
 from portal.chain import endpoint
 from portal.chain.chain_settings import update_chain
+from portal.chain.rpc import Node
+from portal.chain.send_answers import SendAnswer
 from portal.db.engine import run_sql
+from portal.transactions.jobs import run_lanes
 from portal.transactions.schemas import TransactionView
 from tests.actions import CHAIN
 from tests.faults.node_proxy import COUNT, LOST, SEND, Alter, Break, Fault, Late, NodeProxy, Say, Twice, refuse
 from tests.faults.node_words import Meaning, dialects
 from tests.faults.world import World, nodes_at
+from tests.transactions import Killed
 
 ESTIMATE = "eth_estimateGas"
 WAITING = 150
@@ -86,6 +93,20 @@ async def test_tx_32_underpriced_twice_then_taken(world: World) -> None:
     assert len(world.proxy.sent) == 3 * len(said)
     for view in await world.finish_ok(*actions):
         assert [attempt.mined for attempt in view.attempts] == [False, False, True]
+        assert [bool(attempt.first_sent_at) for attempt in view.attempts] == [False, False, True]
+
+
+async def test_tx_32_underpriced_for_ever_it_is_raised_to_the_cap_and_the_last_attempt_sent_on(world: World) -> None:
+    action_id = await world.play.approved_mint()
+    world.proxy.always(SEND, dialects(Meaning.UNDERPRICED)[0])
+    await world.work(8)
+    view = await world.view(action_id)
+    assert (view.status, view.held) == ("signed", True)
+    assert "higher fees than the most that we offer" in str(view.waiting_for)
+    attempts = await world.attempts(action_id)
+    assert 4.5 < attempts[-1].max_fee_wei / attempts[0].max_fee_wei <= 5
+    assert world.proxy.sent[-1].transaction == world.proxy.sent[-2].transaction == attempts[-1]
+    await world.finish_ok(action_id)
 
 
 @pytest.mark.parametrize(
@@ -162,9 +183,11 @@ async def test_tx_39_what_no_node_ever_takes_is_rejected_and_its_nonce_is_the_ne
     said = [*dialects(Meaning.FATAL), *(refuse(text) for text in texts)]
     actions = [await world.play.approved_mint(number + 1) for number in range(len(said) + 1)]
     world.proxy.plan(SEND, *said)
-    await world.work()
+    await world.work(2)
+    assert len(world.proxy.sent) == len(actions), "what was rejected is not sent again"
     *rejected, last = [await world.view(each) for each in actions]
-    assert {(view.status, view.nonce) for view in rejected} == {("rejected", None)}
+    assert {(view.status, view.nonce, view.waiting_for) for view in rejected} == {("rejected", None, None)}
+    assert rejected[-1].failure == f"The node refused it for good: {texts[-1]}."
     assert (last.status, last.nonce) == ("broadcast", 1)
     await world.finish_ok(actions[-1])
     assert world.play.nonce_on_chain() == 2
@@ -208,6 +231,64 @@ async def test_tx_43_gas_that_no_transaction_needs_is_not_believed(world: World,
     assert (view.status, view.held, view.attempts) == ("queued", True, [])
     assert "makes no sense" in str(view.waiting_for)
     await world.finish_ok(*actions)
+
+
+@pytest.mark.parametrize(
+    "unclear",
+    [Break(503), refuse("the moon is in the wrong house", -32099), dialects(Meaning.FEE_CAP)[0]],
+    ids=["nothing", "unknown", "fee_cap"],
+)
+async def test_tx_39_a_fatal_answer_after_one_that_rules_nothing_out_does_not_free_the_nonce(
+    world: World, unclear: Fault
+) -> None:
+    action_id = await world.play.approved_mint()
+    world.proxy.plan(SEND, unclear, refuse("invalid sender"))
+    await world.work()
+    world.later(31)
+    await world.work()
+    view = await world.view(action_id)
+    assert (view.status, view.held, view.nonce, len(world.proxy.sent)) == ("signed", True, 1, 2)
+    assert "their nonce is not free again" in str(view.waiting_for)
+    await world.finish_ok(action_id)
+    only_one_payload_each(world, 1)
+
+
+async def test_tx_39_a_fatal_answer_to_a_second_attempt_does_not_free_the_nonce_while_the_first_may_be_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action_id = await world.play.approved_mint()
+    world.proxy.plan(SEND, LOST)
+    world.proxy.plan(COUNT, Break("reset"), tag="pending")
+    await world.work()
+    world.later(31)
+    world.proxy.plan(SEND, refuse("transaction underpriced"))
+    sends, real = iter([True, False]), Node.send_many
+
+    async def send_many(self: Node, raws: Sequence[bytes]) -> list[SendAnswer]:
+        if not next(sends):
+            raise Killed
+        return await real(self, raws)
+
+    with monkeypatch.context() as patch, suppress(Killed, asyncio.CancelledError):
+        patch.setattr(Node, "send_many", send_many)
+        await run_lanes()
+    assert len(await world.attempts(action_id)) == 2
+    await world.leases_end()
+    world.proxy.plan(SEND, refuse("exceeds block gas limit"))
+    await run_lanes()
+    view = await world.view(action_id)
+    assert (view.status, view.held, view.nonce) == ("signed", True, 1)
+    await world.finish_ok(action_id)
+
+
+async def test_tx_39_a_fatal_answer_does_not_free_a_nonce_that_the_pool_has(world: World) -> None:
+    action_id = await world.play.approved_mint()
+    world.proxy.plan(SEND, refuse("invalid sender", after=True))
+    await world.work()
+    view = await world.view(action_id)
+    assert (view.status, view.nonce) == ("signed", 1)
+    await world.finish_ok(action_id)
+    only_one_payload_each(world, 1)
 
 
 async def test_tx_40_a_fatal_answer_to_a_replacement_leaves_the_first_one_alive_and_says_so(geth: World) -> None:
@@ -439,6 +520,16 @@ async def test_tx_63_a_node_that_shows_nothing_of_its_pool_changes_no_allocation
     assert [(await world.view(each)).nonce for each in actions] == [1, 2, 3, 4, 5]
     await world.finish_ok(*actions)
     only_one_payload_each(world, 5)
+
+
+async def test_tx_78_a_pass_waits_for_a_silent_node_once_and_not_for_each_that_is_out(world: World) -> None:
+    await world.play.approved_mints(5)
+    await world.work()
+    world.later(31)
+    begun = len(world.proxy.sent)
+    world.proxy.always(SEND, Break("reset"))
+    await run_lanes()
+    assert len(world.proxy.sent) - begun == 1
 
 
 async def test_tx_78_what_waits_through_an_outage_of_an_hour_drains_within_its_limits(world: World) -> None:

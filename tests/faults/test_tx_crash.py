@@ -3,13 +3,15 @@
 import signal
 from contextlib import suppress
 from typing import Any, Literal
+from uuid import UUID
 
 import pytest
 
 from portal.db.engine import Transaction, run_sql
 from portal.notify.jobs import publish_events
-from portal.transactions.controls.service import cancel
+from portal.transactions.controls.service import cancel, speed_up
 from portal.transactions.jobs import run_lanes
+from portal.transactions.service import queue_approved
 from tests.faults.killer import Killer, Point, process
 from tests.faults.node_proxy import SEND, Break, refuse
 from tests.faults.world import World
@@ -245,3 +247,33 @@ async def test_tx_13_killed_at_every_effect_of_a_cancellation(
     assert ended == 0, killer.log()
     assert nth > 4, "too few points were struck to mean anything"
     assert await geth.play.minted() == 0
+
+
+async def test_tx_13_killed_at_every_effect_of_what_was_asked_for_it_is_done_once(geth: World, killer: Killer) -> None:
+    """Killed before each: to be killed after the one before is the same, since nothing happens in between."""
+    oscar = geth.play.stage.cast.oscar.actor
+    hurried, expired, cancelled, ended = list[UUID](), list[UUID](), list[UUID](), -signal.SIGKILL
+    while ended == -signal.SIGKILL:
+        for actions in (hurried, expired):
+            actions.append(await geth.play.approved_mint())
+        await geth.work()
+        cancelled.append(await geth.play.approved_mint())
+        await queue_approved()
+        await speed_up(oscar, (await geth.view(hurried[-1])).id)
+        await cancel(oscar, (await geth.view(cancelled[-1])).id)
+        # Long ago, so that the chain's clock says so, too.
+        past = "UPDATE transaction SET execute_before = queued_at - interval '1 day' WHERE action = {}"
+        await run_sql(past, expired[-1])
+        ended = await process(killer, geth.ahead, Point("before", "effect", nth=len(hurried))).ends()
+        await geth.leases_end()
+        await geth.work()
+        geth.pass_blocks(1, seconds=1)
+    assert ended == 0, killer.log()
+    assert len(hurried) > 8, "too few points were struck to mean anything"
+    views = await geth.finish(*hurried, *expired, *cancelled)
+    assert [(view.status, view.outcome, len(view.attempts)) for view in views] == [
+        *[("finalized", "ok", 2)] * len(hurried),
+        *[("finalized", "cancelled", 2)] * len(expired),
+        *[("cancelled", None, 0)] * len(cancelled),
+    ]
+    assert await geth.play.minted() == len(hurried)

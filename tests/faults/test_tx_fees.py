@@ -171,6 +171,19 @@ async def test_tx_52_on_a_chain_without_base_fees_the_price_rises_in_transaction
     await geth.finish_ok(action_id)
 
 
+async def test_tx_52_blocks_that_pass_quickly_are_no_reason_to_pay_more(geth: World) -> None:
+    action_id = await geth.play.approved_mint()
+    await geth.work()
+    geth.pool.holds_back = True
+    geth.pass_blocks(8, seconds=1)
+    await geth.work(2)
+    assert len(await geth.attempts(action_id)) == 1
+    geth.pass_blocks(8, seconds=2)
+    await geth.work(2)
+    assert len(await geth.attempts(action_id)) == 2
+    await geth.finish_ok(action_id)
+
+
 async def test_tx_52_a_base_fee_above_the_offer_is_met_by_a_higher_one(geth: World) -> None:
     action_id = await geth.play.approved_mint()
     await geth.work()

@@ -1,11 +1,13 @@
 """Keys that fail, rights that end, settings and clocks that are wrong, and workers that are told to stop."""
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import msgspec
+import psycopg
 import pytest
 import pytest_asyncio
 from coincurve import PrivateKey
@@ -19,17 +21,27 @@ from portal.actions.queries import get_policy
 from portal.actions.schemas import ActionView, PolicyInput
 from portal.actions.service import approve, create_policy, create_signer, disable_signer, enable_signer, simulate
 from portal.chain.chain_settings import get_chain_settings, update_chain
-from portal.chain.signers import check_signers, keepers, make_pending_keys, web3signer
+from portal.chain.signers import (
+    SignedTransaction,
+    TransactionFields,
+    check_signers,
+    keepers,
+    make_pending_keys,
+    sign,
+    web3signer,
+)
 from portal.chain.signers import service as signing
 from portal.chain.tables import Signer, SignerKind
 from portal.db.engine import run_sql
 from portal.errors import InputInvalid
+from portal.settings import get_settings
 from portal.transactions.controls.pauses import pause, resume
+from portal.transactions.lanes import signing as lanes_signing
 from portal.transactions.service import queue_approved
 from portal.transactions.tables import PauseScope
 from tests.actions import CHAIN, NOBODY, register_points
 from tests.faults.killer import Killer, process
-from tests.faults.node_proxy import SEND, Late, refuse
+from tests.faults.node_proxy import SEND, Alter, Late, refuse
 from tests.faults.world import World
 from tests.keepers import SigningService, given_settings, public_key_of
 
@@ -125,6 +137,19 @@ async def test_tx_79_a_nonce_that_a_signer_elsewhere_may_have_signed_is_kept_thr
     assert view.nonce == 1
 
 
+async def test_tx_79_a_key_that_cannot_be_opened_keeps_the_nonce_for_the_next_try(world: World) -> None:
+    action_id = await world.play.approved_mint()
+    spoil = "UPDATE signer SET encrypted_key = set_byte(encrypted_key, 40, get_byte(encrypted_key, 40) # 1)"
+    await run_sql(spoil)
+    await world.work()
+    view = await world.view(action_id)
+    assert (view.status, view.nonce, view.held, view.attempts) == ("nonced", 1, True, [])
+    assert "cannot be opened" in str(view.waiting_for)
+    await run_sql(spoil)  # which mends it
+    (view,) = await world.finish_ok(action_id)
+    assert view.nonce == 1
+
+
 async def test_tx_80_a_signer_that_fails_at_a_replacement_leaves_the_first_one_alive(remote: Remote) -> None:
     world, action_id = remote.world, await remote.mint()
     await world.work()
@@ -153,6 +178,35 @@ async def test_tx_81_a_signature_of_another_key_or_over_another_payload_is_refus
     assert "security.signature_refused" in {each["event"] for each in logs}
     remote.service.fault = None
     world.later(31)
+    await world.finish_ok(action_id)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda fields: {"data": fields.data + b"\x00"},
+        lambda fields: {"value_wei": fields.value_wei + 1},
+        lambda fields: {"to_address": NOBODY},
+        lambda fields: {"chain_id": 1},
+    ],
+    ids=["data", "value", "to", "chain"],
+)
+async def test_tx_81_our_own_signature_over_anything_else_is_neither_stored_nor_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[TransactionFields], dict[str, Any]]
+) -> None:
+    """As if what signs with a key of ours had a bug, or somebody had changed it."""
+    action_id = await world.play.approved_mint()
+
+    async def lying(signer: dict[str, Any], fields: TransactionFields) -> SignedTransaction:
+        return await sign(signer, msgspec.structs.replace(fields, **wrong(fields)))
+
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr(lanes_signing, "sign", lying)
+        await world.work()
+    view = await world.view(action_id)
+    assert (view.status, view.nonce, view.held, view.attempts) == ("nonced", 1, True, [])
+    assert world.proxy.sent == []
+    assert "security.signature_refused" in {each["event"] for each in logs}
     await world.finish_ok(action_id)
 
 
@@ -294,6 +348,21 @@ async def test_tx_84_a_call_that_was_edited_after_its_approval_is_refused_as_a_s
     }
     await run_sql(f"UPDATE action SET {edits[column]} WHERE id = {{}}", action.id)
     await must_be_refused(world, action.id)
+
+
+async def test_tx_84_a_call_that_was_edited_while_its_gas_is_asked_for_is_refused_at_the_signature(
+    world: World,
+) -> None:
+    action_id = await world.play.approved_mint()
+    world.later(400)  # so that what the proposal simulated is too old to go by
+
+    def edit(gas: Any) -> Any:
+        with psycopg.connect(get_settings().database_url) as connection:
+            connection.execute("UPDATE action SET value_wei = 1 WHERE id = %s", [action_id])
+        return gas
+
+    world.proxy.plan("eth_estimateGas", Alter(edit))
+    await must_be_refused(world, action_id)
 
 
 async def test_tx_84_a_call_that_was_edited_after_its_first_signature_is_not_signed_again(geth: World) -> None:

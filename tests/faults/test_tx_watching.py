@@ -208,6 +208,19 @@ async def test_tx_67_what_a_reorganisation_removes_is_sent_again_as_it_was(world
     assert await world.play.minted() == 1
 
 
+async def test_tx_67_what_a_reorganisation_moves_to_another_block_is_found_there(world: World) -> None:
+    action_id = await mined(world)
+    (raw,) = await world.play.attempts(action_id)
+    before = await world.view(action_id)
+    world.node.rpc("anvil_reorg", 1, [["0x" + raw.hex(), 0]])
+    await world.work()
+    moved = await world.view(action_id)
+    assert moved.block_hash != before.block_hash
+    assert moved.hash in world.node.rpc("eth_getBlockByHash", moved.block_hash, False)["transactions"]
+    await world.finish_ok(action_id)
+    assert await world.play.minted() == 1
+
+
 async def test_tx_68_a_reorganisation_that_includes_it_with_another_status(world: World) -> None:
     action_id = await sent(world)
     contract = (await get_action(world.play.organization_id, action_id)).to_address
