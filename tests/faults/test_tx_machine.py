@@ -52,9 +52,10 @@ STEPS = 12 if "SOAK_EXAMPLES" in os.environ else 8
 MOST_ACTIONS = 6
 IN_FLIGHT = 3
 GWEI = 10**9
-MOST_COST_WEI = 6 * 10**5 * GWEI
-"""A mint's gas at some 8 gwei."""
-MOST_FEE_WEI = 7 * GWEI
+MOST_COST_WEI = 36 * 10**4 * GWEI
+"""A mint's gas at some 8 gwei, where whoever gets it has some already."""
+MOST_FEE_WEI = 12 * GWEI
+"""Above what the policy allows of a call, so that a spike comes to either limit: the policy's, and a no-op's."""
 WORDS: list[Fault] = [
     *(answer for meaning in Meaning for answer in dialects(meaning)[:2]),
     *(dialects(Meaning.KNOWN, after=True)[0], *dialects(Meaning.FATAL, after=True)[:1]),
