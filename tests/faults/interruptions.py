@@ -1,4 +1,4 @@
-"""A worker that dies, or is stopped for a while, at one of its waits for the database or a node."""
+"""A worker of this process that dies, or is stopped for a while, at one of its waits; killer.py has real ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -9,15 +9,24 @@ import pytest
 
 from portal.chain.endpoint import Endpoint
 from portal.db.engine import Engine, Transaction, in_transaction
+from portal.signals.pulls import poll
 from portal.transactions.jobs import run_lanes, watch_chains
 from portal.transactions.lanes import writer
 from tests.faults.world import World
 from tests.transactions import Killed
 
+WAITS = (
+    (Engine, "run_querystring"),
+    (Transaction, "get_connection"),
+    (Endpoint, "_post"),
+    (poll, "get_json"),
+)
+"""For the database, a node, or an API that is pulled."""
+
 
 @contextmanager
 def waits_seen(look: Callable[..., Awaitable[None]]) -> Iterator[None]:
-    """Before each wait for the database or a node `look` is called with what is waited for."""
+    """Before each wait `look` is called with what is waited for."""
 
     def wrapped(real: Any) -> Any:
         async def call(*given: Any, **more: Any) -> Any:
@@ -27,13 +36,16 @@ def waits_seen(look: Callable[..., Awaitable[None]]) -> Iterator[None]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for owner, name in ((Engine, "run_querystring"), (Transaction, "get_connection"), (Endpoint, "_post")):
+        for owner, name in WAITS:
             patch.setattr(owner, name, wrapped(getattr(owner, name)))
         yield
 
 
-async def die(waits: int) -> None:
-    """A worker's second, unless it dies before, at the so-manieth wait."""
+async def dies(waits: int, *jobs: Callable[[], Awaitable[Any]]) -> bool:
+    """Do the jobs, one after the other, and die before the so-manieth wait; whether they came so far.
+
+    To die after one wait and before the next is the same: nothing that lasts happens in between.
+    """
     left = waits
 
     async def look(*_given: Any) -> None:
@@ -43,7 +55,8 @@ async def die(waits: int) -> None:
             raise Killed
 
     with waits_seen(look):
-        await _work_or_die()
+        await _do_or_die(*jobs)
+    return left <= 0
 
 
 async def die_unsigned() -> None:
@@ -54,15 +67,15 @@ async def die_unsigned() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "sign_all", sign_all)
-        await _work_or_die()
+        await _do_or_die(run_lanes, watch_chains)
 
 
-async def _work_or_die() -> None:
-    """A worker's second; where it dies, all that it had begun dies, too."""
+async def _do_or_die(*jobs: Callable[[], Awaitable[Any]]) -> None:
+    """Do the jobs; where one dies, all that it had begun dies, too."""
     others = asyncio.all_tasks()
     with suppress(Killed, asyncio.CancelledError):  # the latter where others wait for what the dead one asked
-        await run_lanes()
-        await watch_chains()
+        for job in jobs:
+            await job()
     begun = asyncio.all_tasks() - others
     for task in begun:
         task.cancel()

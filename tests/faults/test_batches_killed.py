@@ -7,13 +7,12 @@ import signal
 import sys
 import time
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from portal import clock
 from portal.audit.service import verify
-from portal.db.engine import Engine, run_sql
+from portal.db.engine import run_sql
 from portal.rules import replays
 from portal.rules.jobs import assess_signals, run_replays
 from portal.rules.replays import start_replay
@@ -23,47 +22,12 @@ from portal.signals.batches.schemas import ExportInput, SignalSelection
 from portal.signals.jobs import run_batches
 from portal.signals.schemas import SignalFilter
 from portal.signals.tables import BatchStatus
+from tests.faults.interruptions import dies
 from tests.people import Cast
 from tests.rules import RuleStage, make_rule_stage
 from tests.signals import Sender, make_sender, sponsorship
-from tests.transactions import Killed
 
 SIGNALS = 3
-
-
-class Killer:
-    """Raises `Killed` at the n-th query of a job, before or after it was carried out."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.left, self.after = 0, False
-        self._task: asyncio.Task[Any] | None = None
-        self._real = Engine.run_querystring
-        patch.setattr(Engine, "run_querystring", self._wrapped())
-
-    def _wrapped(self) -> Any:
-        async def call(*given: Any, **more: Any) -> Any:
-            if asyncio.current_task() is not self._task:
-                return await self._real(*given, **more)
-            self.left -= 1
-            if self.left == 0 and not self.after:
-                raise Killed
-            answer = await self._real(*given, **more)
-            if self.left == 0:
-                raise Killed
-            return answer
-
-        return call
-
-    async def strikes(self, job: Any, point: int, *, after: bool) -> bool:
-        """Run the job once; whether it lived long enough to be killed at `point`."""
-        self.left, self.after, self._task = point, after, asyncio.current_task()
-        try:
-            await job()
-        except Killed:
-            return True
-        finally:
-            self._task = None
-        return False
 
 
 async def lease_over() -> None:
@@ -78,18 +42,16 @@ async def exported(cast: Cast, sender: Sender) -> list[str]:
     return [json.loads(line)["external_id"] for line in lines]
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_an_export_that_is_killed_anywhere_holds_each_signal_once(
-    cast: Cast, monkeypatch: pytest.MonkeyPatch, after: bool
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exports, "SLICE_SIGNALS", 2)
     sender = await make_sender(cast.alice)
     for number in range(SIGNALS):
         await sender.deliver({"number": number}, id=f"d-{number}")
-    killer = Killer(monkeypatch)
     for point in range(1, 200):
         await start_export(cast.alice.actor, ExportInput(format="ndjson"))
-        struck = await killer.strikes(run_batches, point, after=after)
+        struck = await dies(point, run_batches)
         await lease_over()
         await run_batches()
         assert await exported(cast, sender) == [f"d-{number}" for number in reversed(range(SIGNALS))], point
@@ -99,9 +61,8 @@ async def test_an_export_that_is_killed_anywhere_holds_each_signal_once(
     assert await verify(cast.organization_id) is None
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 async def test_a_replay_that_is_killed_anywhere_proposes_nothing_twice(
-    cast: Cast, monkeypatch: pytest.MonkeyPatch, after: bool
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replays, "SLICE_SIGNALS", 1)
     stage: RuleStage = await make_rule_stage(cast)
@@ -109,10 +70,9 @@ async def test_a_replay_that_is_killed_anywhere_proposes_nothing_twice(
     for _ in range(2):
         await stage.sender.deliver(sponsorship())
     await assess_signals()
-    killer = Killer(monkeypatch)
     for point in range(1, 200):
         await start_replay(cast.alice.actor, SignalSelection(filter=SignalFilter()))
-        struck = await killer.strikes(run_replays, point, after=after)
+        struck = await dies(point, run_replays)
         await lease_over()
         await run_replays()
         await assess_signals()

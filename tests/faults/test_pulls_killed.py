@@ -1,6 +1,5 @@
 """A worker that pulls is killed at every point where it waits, and for real: nothing is left out, nothing is twice."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from portal.db.engine import Engine, run_sql
-from portal.signals.pulls import poll, running
+from portal.db.engine import run_sql
+from portal.signals.pulls import running
+from tests.faults.interruptions import dies
 from tests.people import Cast
 from tests.pulls import Api, Asked, Pulled, Reply, egress_allowed, make_pulled, running_api
-from tests.transactions import Killed
 
 PAGE = 10
 WORKER = """
@@ -57,49 +56,17 @@ async def later(source: Pulled) -> None:
     await run_sql("UPDATE pull SET claimed_until = NULL, due_at = now() - interval '1 s' WHERE source = {}", source.id)
 
 
-class Killer:
-    """Raises `Killed` at the n-th wait for the database or the API, before or after what is waited for was done."""
-
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.left, self.after = 0, False
-        for owner, name in ((Engine, "run_querystring"), (poll, "get_json")):
-            patch.setattr(owner, name, self._wrapped(getattr(owner, name)))
-
-    def _wrapped(self, real: Any) -> Any:
-        async def call(*given: Any, **more: Any) -> Any:
-            self.left -= 1
-            if self.left == 0 and not self.after:
-                raise Killed
-            answer = await real(*given, **more)
-            if self.left == 0:
-                raise Killed
-            return answer
-
-        return call
-
-    async def strikes(self, point: int, *, after: bool) -> bool:
-        """Pull once; whether it lasted long enough to be killed at `point`."""
-        self.left, self.after = point, after
-        try:
-            claimed = await running.claim_next()
-            if claimed:
-                await running.pull(claimed)
-        except (Killed, asyncio.CancelledError):  # the latter where others wait for the same query
-            return True
-        finally:
-            struck, self.left = self.left <= 0, 0
-        return struck
+async def pull_next() -> None:
+    if claimed := await running.claim_next():
+        await running.pull(claimed)
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-async def test_killed_at_every_point_it_stores_each_item_once(
-    cast: Cast, api: Api, monkeypatch: pytest.MonkeyPatch, after: bool
-) -> None:
+async def test_killed_at_every_point_it_stores_each_item_once(cast: Cast, api: Api) -> None:
     api.say = pages(3 * PAGE)
-    killer, point, deaths = Killer(monkeypatch), 1, 0
+    point, deaths = 1, 0
     while True:
         source = await make_poll(cast, api)
-        struck = await killer.strikes(point, after=after)
+        struck = await dies(point, pull_next)
         ids = await source.ids()
         assert ids == [str(number) for number in range(len(ids))]
         position = await source.position()

@@ -42,7 +42,7 @@ from portal.transactions.tables import Outcome, PauseScope
 from tests.actions import CHAIN
 from tests.anvil import Anvil, running_anvil
 from tests.faults import invariants
-from tests.faults.interruptions import die, die_unsigned, stall
+from tests.faults.interruptions import die_unsigned, dies, stall
 from tests.faults.node_proxy import BLOCK, COUNT, LOST, RECEIPT, SEND, Break, Fault, Pretend, Say, Twice
 from tests.faults.node_words import Meaning, dialects
 from tests.faults.world import World, forget_transactions, witnessed
@@ -166,7 +166,7 @@ class Story(RuleBasedStateMachine):
     @rule(waits=st.integers(1, 60))
     def crash(self, waits: int) -> None:
         """The worker dies at one of its waits for the database or a node; another one finds what it left."""
-        self.bury(die(waits))
+        self.bury(dies(waits, run_lanes, watch_chains))
 
     @rule(paused=st.booleans())
     def crash_before_signing(self, paused: bool) -> None:
@@ -176,7 +176,7 @@ class Story(RuleBasedStateMachine):
             self.stop_or_go_on()
         self.tick()
 
-    def bury(self, death: Coroutine[Any, Any, None]) -> None:
+    def bury(self, death: Coroutine[Any, Any, object]) -> None:
         self.run(death)
         self.run(self.world.leases_end())
         self.run(close_nodes())
