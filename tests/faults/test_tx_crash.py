@@ -8,7 +8,6 @@ from uuid import UUID
 import pytest
 
 from portal.db.engine import Transaction, run_sql
-from portal.notify.jobs import publish_events
 from portal.transactions.controls.service import cancel, speed_up
 from portal.transactions.jobs import run_lanes
 from portal.transactions.service import queue_approved
@@ -150,24 +149,6 @@ async def test_tx_10_a_commit_that_fails_after_the_node_took_it_makes_no_second_
     assert (await world.view(action_id)).status == "broadcast"
     await world.finish_ok(action_id)
     assert len({each.raw for each in world.proxy.sent}) == 1
-
-
-async def test_tx_11_killed_between_the_final_state_and_its_event_the_event_comes_with_the_same_id(
-    world: World, killer: Killer
-) -> None:
-    action_id = await world.play.approved_mint()
-    await world.work()
-    world.pass_blocks(70)
-    await killed(world, killer, Point("after", "commit", "transaction.finalized"))
-    assert (await world.view(action_id)).status == "finalized"
-    recorded = await run_sql("SELECT event_id FROM outbox WHERE kind = 'transaction.finalized'")
-    assert len(recorded) == 1
-    await process(killer, world.ahead, Point("before", "commit", "INSERT INTO event"), jobs=["publish_events"]).dies()
-    assert await run_sql("SELECT id FROM event WHERE kind = 'transaction.finalized'") == []
-    await process(killer, world.ahead, Point("after", "commit", "INSERT INTO event"), jobs=["publish_events"]).dies()
-    await publish_events()
-    published = await run_sql("SELECT id FROM event WHERE kind = 'transaction.finalized'")
-    assert [row["id"] for row in published] == [row["event_id"] for row in recorded]
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

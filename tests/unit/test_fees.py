@@ -16,23 +16,6 @@ def offer(tip: int, base: int) -> Fees:
     return Fees(max_fee_wei=tip + 2 * base, max_priority_fee_wei=tip)
 
 
-# Vectors of the OP stack's transaction manager: previous tip 100, base fee 1000, hence a fee of 2100.
-@pytest.mark.parametrize(
-    ("tip", "base", "expected"),
-    [
-        (90, 900, (110, 2310)),
-        (101, 2000, (110, 4110)),
-        (120, 900, (120, 2310)),
-        (120, 1100, (120, 2320)),
-        (120, 1140, (120, 2400)),
-        (120, 1200, (120, 2520)),
-    ],
-)
-def test_a_replacement_suits_both_pool_and_market(tip: int, base: int, expected: tuple[int, int]) -> None:
-    fees = replacement_fees(offer(100, 1000), offer(tip, base), cap_wei=NO_CAP)
-    assert fees == Fees(max_fee_wei=expected[1], max_priority_fee_wei=expected[0])
-
-
 @given(fee=WEI, tip=WEI, base=WEI, market_tip=WEI)
 def test_both_fees_of_a_replacement_rise_by_a_tenth_and_by_a_wei(
     fee: int, tip: int, base: int, market_tip: int
