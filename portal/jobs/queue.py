@@ -15,43 +15,53 @@ from portal.settings import get_settings
 log = get_logger(__name__)
 RINGS = Counter("portal_doorbell_rings_total", "Doorbell rings by job and result", ["job", "result"])
 
-
 PAUSE_SECONDS = 0.1
 """Between two rings of one job: a ring costs a web process as much as twenty deliveries."""
+RETRY_DELAY_SECONDS = 1.0
+"""Between two attempts at what was rung for; what the clock asked for waits for its next turn."""
 
 
 class JobPolicy(msgspec.Struct, frozen=True):
-    """How SAQ runs a job. SAQ's own defaults (10 s, one attempt) lose work, so every job states all of it."""
+    """How and when SAQ runs a job. SAQ's own defaults (10 s, one attempt) lose work, so every job states its own."""
 
     timeout_seconds: int
     retries: int
     heartbeat_seconds: int
-    retry_delay_seconds: float = 1.0
+    cron: str | None = None
+    """When the clock asks for it; None where rings alone do."""
+    swept: bool = False
+    """Whether the sweeper rings for it: what waits may have been left behind."""
 
+
+EVERY_SECOND = "* * * * * *"
+EVERY_FIVE_SECONDS = "* * * * * */5"
+EVERY_QUARTER_MINUTE = "* * * * * */15"
+EVERY_MINUTE = "* * * * *"
+EVERY_HOUR = "17 * * * *"
 
 POLICIES: dict[str, JobPolicy] = {
-    "assess_signals": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
-    "simulate_actions": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
-    "make_signer_keys": JobPolicy(timeout_seconds=30, retries=3, heartbeat_seconds=15),
-    "check_signers": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
-    "reseal_signer_keys": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=60),
-    "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
-    "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
-    "read_signers": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=50),
-    "watch_lanes": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
-    "publish_events": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
-    "deliver_events": JobPolicy(timeout_seconds=90, retries=1, heartbeat_seconds=80),
-    "prune_events": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
-    "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
-    "prune_accounts": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30),
-    "pull_sources": JobPolicy(timeout_seconds=150, retries=1, heartbeat_seconds=120),
-    "run_batches": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
-    "run_replays": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30),
-    "expire_bodies": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
-    "prune_batches": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
-    "tally_signals": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30),
-    "watch_sources": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
-    "sweep": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30),
+    "assess_signals": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30, swept=True),
+    "simulate_actions": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30, swept=True),
+    "make_signer_keys": JobPolicy(timeout_seconds=30, retries=3, heartbeat_seconds=15, swept=True),
+    "check_signers": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30, cron=EVERY_FIVE_SECONDS),
+    "reseal_signer_keys": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=60, cron=EVERY_MINUTE),
+    "run_lanes": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30, swept=True),
+    "watch_chains": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30, cron=EVERY_SECOND),
+    "read_signers": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=50, cron=EVERY_MINUTE),
+    "watch_lanes": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30, cron=EVERY_QUARTER_MINUTE),
+    "publish_events": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30, swept=True),
+    "deliver_events": JobPolicy(timeout_seconds=90, retries=1, heartbeat_seconds=80, swept=True),
+    "prune_events": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30, cron=EVERY_HOUR),
+    "expire_actions": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30, cron=EVERY_MINUTE),
+    "prune_accounts": JobPolicy(timeout_seconds=60, retries=3, heartbeat_seconds=30, cron=EVERY_HOUR),
+    "pull_sources": JobPolicy(timeout_seconds=150, retries=1, heartbeat_seconds=120, cron=EVERY_SECOND),
+    "run_batches": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30, swept=True),
+    "run_replays": JobPolicy(timeout_seconds=120, retries=3, heartbeat_seconds=30, swept=True),
+    "expire_bodies": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30, cron=EVERY_HOUR),
+    "prune_batches": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30, cron=EVERY_HOUR),
+    "tally_signals": JobPolicy(timeout_seconds=120, retries=1, heartbeat_seconds=30, cron=EVERY_FIVE_SECONDS),
+    "watch_sources": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30, cron=EVERY_QUARTER_MINUTE),
+    "sweep": JobPolicy(timeout_seconds=60, retries=1, heartbeat_seconds=30, cron=EVERY_FIVE_SECONDS),
 }
 
 
@@ -80,7 +90,10 @@ class Doorbell:
 
     async def _enqueue(self, job: str, correlation: str) -> None:
         try:
-            await asyncio.wait_for(self.queue.enqueue(job, correlation_id=correlation, **saq_options(job)), timeout=5)
+            asked = self.queue.enqueue(
+                job, correlation_id=correlation, retry_delay=RETRY_DELAY_SECONDS, **saq_options(job)
+            )
+            await asyncio.wait_for(asked, timeout=5)
             RINGS.labels(job, "rung").inc()
         except Exception as error:
             # The row is committed; the sweeper rings again.
@@ -108,7 +121,6 @@ def saq_options(job: str) -> dict[str, Any]:
         "timeout": policy.timeout_seconds,
         "retries": policy.retries,
         "heartbeat": policy.heartbeat_seconds,
-        "retry_delay": policy.retry_delay_seconds,
         "ttl": 60,
     }
 

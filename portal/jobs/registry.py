@@ -25,12 +25,6 @@ log = get_logger(__name__)
 JOBS = Counter("portal_jobs_total", "Jobs run, by name and result", ["job", "result"])
 JOB_SECONDS = Histogram("portal_job_seconds", "Run time of jobs", ["job"])
 
-EVERY_SECOND = "* * * * * *"
-EVERY_FIVE_SECONDS = "* * * * * */5"
-EVERY_QUARTER_MINUTE = "* * * * * */15"
-EVERY_MINUTE = "* * * * *"
-EVERY_HOUR = "17 * * * *"
-
 Work = Callable[[], Awaitable[int]]
 SaqFunction = Callable[..., Awaitable[int]]
 
@@ -40,16 +34,7 @@ async def sweep() -> int:
 
     Also registers a chain whose node was away when the worker started.
     """
-    swept = (
-        "assess_signals",
-        "simulate_actions",
-        "make_signer_keys",
-        "run_lanes",
-        "publish_events",
-        "deliver_events",
-        "run_batches",
-        "run_replays",
-    )
+    swept = [name for name, policy in POLICIES.items() if policy.swept]
     for job in swept:
         ring(job)
     await register_chains()  # last, since a node that hangs may take long to be given up
@@ -83,38 +68,21 @@ WORK: dict[str, Work] = {
         sweep,
     )
 }
-CRONS = {
-    "watch_chains": EVERY_SECOND,
-    "pull_sources": EVERY_SECOND,
-    "sweep": EVERY_FIVE_SECONDS,
-    "tally_signals": EVERY_FIVE_SECONDS,
-    "watch_sources": EVERY_QUARTER_MINUTE,
-    "watch_lanes": EVERY_QUARTER_MINUTE,
-    "check_signers": EVERY_FIVE_SECONDS,
-    "reseal_signer_keys": EVERY_MINUTE,
-    "expire_actions": EVERY_MINUTE,
-    "read_signers": EVERY_MINUTE,
-    "prune_accounts": EVERY_HOUR,
-    "expire_bodies": EVERY_HOUR,
-    "prune_batches": EVERY_HOUR,
-    "prune_events": EVERY_HOUR,
-}
 
 
 def saq_functions() -> list[tuple[str, SaqFunction]]:
     """Every job as the worker registers it."""
-    assert WORK.keys() == POLICIES.keys(), "every job states its timeout, retries and heartbeat"
+    assert WORK.keys() == POLICIES.keys(), "every job has its policy"
     return [(name, _as_job(name, work)) for name, work in WORK.items()]
 
 
 def saq_crons() -> list[CronJob[Any]]:
     """The clock: what runs by itself."""
-    crons = []
-    for name, cron in CRONS.items():
-        options = saq_options(name)
-        del options["retry_delay"]  # SAQ's crons take none: their own interval is the delay between attempts
-        crons.append(CronJob(_as_job(name, WORK[name]), cron, **options))
-    return crons
+    return [
+        CronJob(_as_job(name, WORK[name]), policy.cron, **saq_options(name))
+        for name, policy in POLICIES.items()
+        if policy.cron
+    ]
 
 
 _turns: set[str] = set()

@@ -31,6 +31,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 WRITES = re.compile(r"\b(?:INSERT|UPDATE|DELETE)\b")
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -234,9 +236,9 @@ def _live(order: Order) -> None:
         asyncio.run(_work(order))
         return
     from portal.cli import main
-    from portal.jobs import registry
+    from portal.jobs.queue import EVERY_SECOND, POLICIES
 
-    registry.CRONS.update(dict.fromkeys(("run_lanes", "watch_chains"), registry.EVERY_SECOND))
+    POLICIES["run_lanes"] = msgspec.structs.replace(POLICIES["run_lanes"], cron=EVERY_SECOND)
     if order.point:
         Doom(order.point).wrap()
     main(["worker"], standalone_mode=False)

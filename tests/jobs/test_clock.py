@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from saq import Job, Queue, Status, Worker
 
 from portal.db.engine import run_sql
 from portal.jobs import registry
-from portal.jobs.queue import make_queue, open_doorbell
-from portal.jobs.registry import EVERY_SECOND, saq_crons, saq_functions
+from portal.jobs.queue import POLICIES, make_queue, open_doorbell
+from portal.jobs.registry import saq_crons, saq_functions
 from portal.transactions.jobs import watch_chains
 from tests.transactions import Play
 
@@ -28,7 +29,11 @@ async def queue() -> AsyncIterator[Queue]:
 
 @pytest.fixture
 def only_watching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "CRONS", {"watch_chains": EVERY_SECOND})
+    alone = {
+        name: msgspec.structs.replace(policy, cron=policy.cron if name == "watch_chains" else None)
+        for name, policy in POLICIES.items()
+    }
+    monkeypatch.setattr(registry, "POLICIES", alone)
 
 
 def worker_of(queue: Queue) -> Worker[Any]:
@@ -72,7 +77,6 @@ async def test_a_slow_turn_is_not_overtaken_by_the_next_but_a_ring_is_answered(
         return 1
 
     monkeypatch.setitem(registry.WORK, "watch_chains", watch_chains)
-    monkeypatch.setattr(registry, "CRONS", {"watch_chains": EVERY_SECOND})
     watch = worker_of(queue).functions["watch_chains"]
     turn = {"job": Job(function="watch_chains", key="cron:watch_chains@1")}
     slow = asyncio.create_task(watch(turn))
