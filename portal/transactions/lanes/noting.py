@@ -54,7 +54,7 @@ async def note_all(notes: Sequence[Note]) -> list[bool | Exception]:
         ours = [note for note in notes if note.lease.lane_id in lanes]
         await note_sent([sent for note in ours for sent in note.sent])
         await hold_many([(note.work, note.reason) for note in ours if not note.is_out])
-        await _end_hurry([note.work.id for note in ours if note.hurried])
+        await end_hurry([note.work.id for note in ours if note.hurried])
         now = clock.now()
         moved = await move_many([_broadcast(note, now) for note in ours if note.is_out], Status.BROADCAST, "broadcast")
     for work in moved:
@@ -79,7 +79,8 @@ async def note_sent(sent: Sequence[Sent]) -> None:
     )
 
 
-async def _end_hurry(ids: Sequence[UUID]) -> None:
+async def end_hurry(ids: Sequence[UUID]) -> None:
+    """Take back the wish for higher fees of these transactions, in the caller's db transaction."""
     if ids:
         await run_sql("UPDATE transaction SET hurry_requested_at = NULL WHERE id = ANY({}::uuid[])", ids)
 

@@ -39,6 +39,7 @@ from portal.transactions.costs import spending
 from portal.transactions.costs.limits import Limits, TooCostly, first_fees, next_fees
 from portal.transactions.lanes import leases
 from portal.transactions.lanes.leases import LaneLost, Lease
+from portal.transactions.lanes.noting import end_hurry
 from portal.transactions.moves import Step, Work, correlated, entry_of, move_many, record_many
 from portal.transactions.tables import AttemptKind, ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
@@ -299,10 +300,7 @@ async def _store(signed: Sequence[tuple[Order, TransactionFields, StoredAttempt]
         else:
             repriced.append((order.work, "repriced", {**detail, "max_fee_wei": str(fields.max_fee_wei)}))
     if repriced:
-        await run_sql(
-            "UPDATE transaction SET hurry_requested_at = NULL WHERE id = ANY({}::uuid[])",
-            [work.id for work, _, _ in repriced],
-        )
+        await end_hurry([work.id for work, _, _ in repriced])
         await record_many(repriced)
     for (after, verb), taken in steps.items():
         await move_many(taken, after, verb)
