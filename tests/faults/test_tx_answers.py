@@ -257,8 +257,7 @@ async def test_tx_39_a_fatal_answer_to_a_second_attempt_does_not_free_the_nonce_
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     action_id = await world.play.approved_mint()
-    world.proxy.plan(SEND, LOST)
-    world.proxy.plan(COUNT, Break("reset"), tag="pending")
+    world.proxy.plan(SEND, Break(503))
     await world.work()
     world.later(31)
     world.proxy.plan(SEND, refuse("transaction underpriced"))
