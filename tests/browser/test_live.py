@@ -231,13 +231,23 @@ def until_ready(stack: Stack) -> None:
     raise AssertionError("the web server did not come back")
 
 
+def until_assessed(stack: Stack, signal_id: str) -> None:
+    """Until its words are found by a search."""
+    for _ in range(300):
+        if stack.api(f"signals/{signal_id}")["status"] != "received":
+            return
+        time.sleep(0.1)
+    raise AssertionError("the signal was not assessed")
+
+
 async def test_the_list_narrows_as_one_types(
     stack: Stack,
     browser: Browser,
     member: dict[str, Any],
 ) -> None:
     await deliver(stack, {"word": "haystack"}, "typed")
-    await deliver(stack, {"word": "needleworthy"}, "typed")
+    needle = (await deliver(stack, {"word": "needleworthy"}, "typed")).json()["signal_id"]
+    await asyncio.to_thread(until_assessed, stack, needle)
     async with opened(browser, member, stack.base_url, f"{history(stack)}?type=typed") as page:
         await expect(page.locator("tbody tr")).to_have_count(2)
         await page.keyboard.press("/")
