@@ -12,6 +12,8 @@ from portal.actions.effects import name_or_short
 from portal.actions.schemas import BalanceChange, EmittedEvent, SimulatedEffects, Simulation
 
 FRESH_FOR = timedelta(minutes=5)
+CLOCKS_DIFFER = timedelta(seconds=30)
+"""At most, those of several machines: what seems to be made later than that was made when a clock was wrong."""
 FOR_ALL = "ApprovalForAll(address,address,bool)"
 PERMISSIONS = ("Approval(address,address,uint256)", FOR_ALL)
 UNLIMITED = 2**255
@@ -31,8 +33,9 @@ def simulation_of(row: dict[str, Any]) -> Simulation | None:
 
 
 def is_stale(simulation: Simulation, head_number: int | None, now: datetime) -> bool:
-    """Whether it is older than 5 minutes and a block was mined since: without one nothing can have changed."""
-    return now - simulation.simulated_at > FRESH_FOR and (head_number or 0) > simulation.block_number
+    """Whether it is not of the last 5 minutes and a block was mined since: without one nothing can have changed."""
+    is_fresh = -CLOCKS_DIFFER < now - simulation.simulated_at <= FRESH_FOR
+    return not is_fresh and (head_number or 0) > simulation.block_number
 
 
 def _outcome_digest(simulation: Simulation) -> str:

@@ -198,6 +198,8 @@ async def test_a_simulation_is_stale_once_the_chain_has_moved_on_for_five_minute
     block = (await simulated(stage, action.id)).block_number
     await run_sql("UPDATE chain SET head_number = {} WHERE id = {}", block + 1, CHAIN)
     assert not (await simulated(stage, action.id)).is_stale
+    with time_machine.travel(clock.now() - timedelta(hours=1)):
+        assert (await simulated(stage, action.id)).is_stale, "it was made by a clock that was fast"
     with time_machine.travel(clock.now() + timedelta(minutes=6)):
         assert (await simulated(stage, action.id)).is_stale
         await run_sql("UPDATE chain SET head_number = {} WHERE id = {}", block, CHAIN)
