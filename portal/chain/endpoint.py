@@ -227,8 +227,9 @@ class Endpoint:
             part = asked[len(answers) :][: self._most_at_once]
             try:
                 answers += await self._request(part)
-            except BatchRefused:
-                if self._most_at_once == 1:
+            except EndpointFailed as failure:
+                if not isinstance(failure, BatchRefused) or self._most_at_once == 1:
+                    failure.arrived = failure.arrived or bool(answers)  # what was asked before this part did
                     raise
                 self._most_at_once = len(part) // 2 or 1
         return answers

@@ -338,6 +338,26 @@ async def test_what_is_left_unanswered_in_the_middle_may_have_been_taken() -> No
     assert refuses.asked.count("eth_sendRawTransaction") == 2, "only what had no answer"
 
 
+async def test_what_was_taken_alone_before_the_rest_was_refused_is_not_said_to_be_rejected() -> None:
+    """One node takes one at a time and only the first; the next one refuses both."""
+    taken: list[str] = []
+
+    def first_only(asked: Any) -> Any:
+        [one, *more] = asked if isinstance(asked, list) else [asked]
+        if one["method"] == "eth_chainId":
+            return [{"id": one["id"], "result": "0x1"}]
+        if more or taken:
+            return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "batch limit exceeded"}}
+        taken.extend(one["params"])
+        return {"id": one["id"], "result": "0x" + keccak(hexstr=one["params"][0]).hex()}
+
+    refuses = Scripted(eth_sendRawTransaction=refusal("intrinsic gas too low"))
+    async with answering(first_only) as url, answering(refuses) as next_url, node_of(url, next_url) as both:
+        said = await both.send_many([b"\x02", b"\x03"])
+    assert taken == ["0x02"]
+    assert said[0].kind is SendKind.UNAVAILABLE, "it may be mined yet"
+
+
 async def test_what_one_endpoint_cannot_take_goes_to_the_next(chain: Anvil) -> None:
     full = Scripted(eth_chainId=hex(chain.chain_id))
     for message in ("txpool is full", "tx fee (1.10 ether) exceeds the configured cap (1.00 ether)"):
