@@ -9,7 +9,7 @@ import pytest
 
 from portal.db.engine import run_sql
 from portal.notify.jobs import deliver_events, publish_events
-from tests.faults.killer import Killer, Order, Point, Worker, running_killer
+from tests.faults.killer import Killer, Point, process, running_killer
 from tests.faults.world import World
 from tests.pulls import egress_allowed
 from tests.webhooks import Delivered, Endpoint, Subscribed, happen, running_endpoint, subscribe
@@ -32,11 +32,6 @@ def killer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Killer]:
 def endpoint() -> Iterator[Endpoint]:
     with egress_allowed(HERE), running_endpoint() as running:
         yield running
-
-
-def process(world: World, killer: Killer, point: Point, *jobs: str) -> Worker:
-    """A worker with the world's clock that does these jobs, one after the other."""
-    return killer.start(Order(point=point, jobs=jobs, ahead_seconds=world.ahead.total_seconds()))
 
 
 async def claims_end(webhook: Subscribed) -> None:
@@ -65,15 +60,15 @@ async def test_tx_11_killed_between_the_final_state_and_its_publication_subscrib
     await world.work()
     world.pass_blocks(70)
     point = Point("after", "commit", "transaction.finalized")
-    await process(world, killer, point, "run_lanes", "watch_chains").dies()
+    await process(killer, world.ahead, point).dies()
     view = await world.view(action_id)
     assert view.status == "finalized"
     assert endpoint.came == []
     [recorded] = await run_sql("SELECT event_id FROM outbox WHERE kind = 'transaction.finalized'")
     # Killed before it is published, then between the request and its note.
-    await process(world, killer, Point("before", "commit", "INSERT INTO event"), *TELL).dies()
+    await process(killer, world.ahead, Point("before", "commit", "INSERT INTO event"), jobs=TELL).dies()
     assert endpoint.came == []
-    await process(world, killer, Point("before", "commit", "INSERT INTO delivery_attempt"), *TELL).dies()
+    await process(killer, world.ahead, Point("before", "commit", "INSERT INTO delivery_attempt"), jobs=TELL).dies()
     assert len(endpoint.came) == 1
     assert [delivery.status for delivery in await webhook.deliveries()] == ["waiting"]
     await tell(webhook)
@@ -95,7 +90,7 @@ async def test_tx_11_killed_at_every_effect_of_telling_each_event_arrives_with_o
         nth += 1
         subjects.append(f"{nth:02}")
         await happen(organization_id, "action.approved", subjects[-1])
-        ended = await process(world, killer, Point(when, "effect", nth=nth), *TELL).ends()
+        ended = await process(killer, world.ahead, Point(when, "effect", nth=nth), jobs=TELL).ends()
         await claims_end(webhook)
     assert ended == 0, killer.log()
     assert nth > 4, "too few points were struck to mean anything"

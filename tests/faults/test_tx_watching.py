@@ -1,10 +1,9 @@
 """Confirmations, reorganisations and foreign transactions: what the chain undoes is undone here, too, and no more."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from eth_abi.abi import encode
 from structlog.testing import capture_logs
 
@@ -536,18 +535,11 @@ async def test_tx_76_no_receipt_although_everything_of_ours_is_older_than_finali
 # Two endpoints
 
 
-@pytest_asyncio.fixture
-async def other(world: World) -> AsyncIterator[NodeProxy]:
+@pytest.fixture
+def other(world: World, other_proxy: NodeProxy) -> Iterator[NodeProxy]:
     """A second endpoint of the same chain, asked after the first."""
-    running = NodeProxy(world.node).start()
-    with nodes_at(world.proxy.url, running.url):
-        try:
-            yield running
-        finally:
-            from portal.chain.rpc import close_nodes
-
-            await close_nodes()
-            running.stop()
+    with nodes_at(world.proxy.url, other_proxy.url):
+        yield other_proxy
 
 
 async def test_tx_77_a_receipt_that_only_one_node_has_does_not_flap(world: World, other: NodeProxy) -> None:
