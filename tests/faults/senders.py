@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any
 from uuid import uuid4
 
@@ -35,9 +36,15 @@ def kill(stack: Stack, part: str, how: signal.Signals = signal.SIGKILL) -> str:
     return process
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(look: Callable[[], Any]) -> Any:
+    """What `look` gives, or what that gives when it is awaited, as soon as it is true: in other processes, mostly."""
     async with asyncio.timeout(RECOVERS_SECONDS):
-        while not holds():  # noqa: ASYNC110  what it waits for happens in other processes
+        while True:
+            seen = look()
+            if isawaitable(seen):
+                seen = await seen
+            if seen:
+                return seen
             await asyncio.sleep(0.02)
 
 

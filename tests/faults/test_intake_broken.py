@@ -14,13 +14,13 @@ import pytest
 
 from portal.settings import Settings
 from tests.browser.stack import Stack, running_stack
-from tests.faults.senders import ask, database, kill, process_of, signed, until
+from tests.faults.senders import Senders, ask, database, kill, process_of, signed, until
 
 SENDER_GIVES_UP_SECONDS = 10
 """GitHub's patience, the shortest that is documented by a sender with no retry of its own."""
 POOL = Settings.model_fields["database_pool_size"].default
 STORED = "SELECT id::text FROM signal WHERE external_id = $1"
-WAITS_FOR_LOCK = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%INTO signal %'"
+WAITS_FOR_LOCK = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%INTO signal %'"
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,7 @@ async def test_killed_between_verification_and_commit_nothing_is_stored_and_the_
     async with database(stack) as locker, locker.transaction():
         await locker.execute("LOCK TABLE signal IN EXCLUSIVE MODE")
         sent = asyncio.create_task(deliver(http, stack, delivery))
-        async with asyncio.timeout(20):
-            while not (await ask(stack, WAITS_FOR_LOCK))[0][0]:  # noqa: ASYNC110  it waits in another process
-                await asyncio.sleep(0.02)
+        await until(lambda: ask(stack, WAITS_FOR_LOCK))
         kill(stack, "web")
         with pytest.raises(httpx.HTTPError):
             await sent
@@ -111,16 +109,11 @@ async def test_killed_after_the_commit_the_retry_finds_the_one_row(stack: Stack,
     slow = "CONSTRAINT TRIGGER slow AFTER INSERT ON signal DEFERRABLE INITIALLY DEFERRED"
     async with on_insert(stack, slow, "PERFORM pg_sleep(2); RETURN NULL;"):
         sent = asyncio.create_task(deliver(http, stack, delivery))
-        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
-        async with asyncio.timeout(20):
-            while not (await ask(stack, sleeping))[0][0]:  # noqa: ASYNC110  it commits in another process
-                await asyncio.sleep(0.02)
+        await until(lambda: ask(stack, "SELECT pid FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))
         kill(stack, "web")
         with pytest.raises(httpx.HTTPError):
             await sent
-        async with asyncio.timeout(20):
-            while not (stored := await ask(stack, STORED, delivery)):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
+        stored = await until(lambda: ask(stack, STORED, delivery))
     await served_again(http, stack)
     again = await deliver(http, stack, delivery)
     assert (again.status_code, again.json()["duplicate"]) == (202, True)
@@ -131,15 +124,14 @@ async def test_killed_after_the_commit_the_retry_finds_the_one_row(stack: Stack,
 async def exhausted_pool(stack: Stack, http: httpx.AsyncClient) -> AsyncIterator[None]:
     """Every connection of the pool is taken by a request that waits, and more requests wait for one."""
     key = {"Authorization": f"Bearer {stack.example['api_key']}"}
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%FROM rule %'"
+    waiting = """SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ILIKE '%FROM rule %'
+                 HAVING count(*) >= $1"""
     reads = []
     try:
         async with database(stack) as locker, locker.transaction():
             await locker.execute("LOCK TABLE rule IN ACCESS EXCLUSIVE MODE")
             reads = [asyncio.create_task(http.get(f"{stack.base_url}/api/v1/rules", headers=key)) for _ in range(60)]
-            async with asyncio.timeout(20):
-                while (await ask(stack, waiting))[0][0] < POOL:  # noqa: ASYNC110  they wait in another process
-                    await asyncio.sleep(0.05)
+            await until(lambda: ask(stack, waiting, POOL))
             yield
             refused = await http.get(f"{stack.base_url}/api/v1/policies", headers=key)
             assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
@@ -286,14 +278,4 @@ async def test_what_came_in_while_no_worker_ran_is_assessed_when_one_does(
     finally:
         worker.resume()
     assert {answer.status_code for answer in answers} == {202}
-    waiting = "SELECT count(*) FROM signal WHERE status = 'received'"
-    left = -1
-
-    async def look() -> None:
-        nonlocal left
-        async with asyncio.timeout(60):
-            while left:
-                left = (await ask(stack, waiting))[0][0]
-                await asyncio.sleep(0.1)
-
-    await asyncio.gather(look(), until(lambda: left == 0))
+    await Senders(stack).check_assessed()
