@@ -141,7 +141,6 @@ def _proposal_of(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decision_view(row: dict[str, Any], digest: bytes, proposer_id: UUID | None) -> DecisionView:
-    valid = row["may_decide"] and bytes(row["digest"]) == digest and row["member"] != proposer_id
     return DecisionView(
         member_id=row["member"],
         email=row["email"],
@@ -149,6 +148,6 @@ def _decision_view(row: dict[str, Any], digest: bytes, proposer_id: UUID | None)
         verdict=Verdict(row["verdict"]),
         reason=row["reason"],
         second_factor=row["second_factor"],
-        counts=row["verdict"] == Verdict.REJECTION or valid,
+        counts=row["cast"].counts(digest=digest, proposer_id=proposer_id),
         decided_at=row["decided_at"],
     )

@@ -119,12 +119,7 @@ async def _approve_locked(
             decided_at=clock.now(),
         )
     )
-    standing = queries.standing_of(
-        (await queries.cast_decisions([action_id]))[action_id],
-        digest=digest,
-        required=action["approvals_required"],
-        proposer_id=action["proposer"],
-    )
+    standing = queries.standing_of(action, (await queries.cast_decisions([action_id]))[action_id])
     detail = {"digest": digest.hex(), "approvals": standing.approvals, "required": standing.required}
     given = {**detail, "second_factor": method, "outcome_digest": simulation.outcome_digest}
     await audit.append(actor, "action.approval_given", "action", action_id, given)

@@ -132,12 +132,7 @@ def _check_digest(row: dict[str, Any]) -> None:
 
 
 def _check_quorum(row: dict[str, Any], decisions: list[dict[str, Any]]) -> None:
-    standing = queries.standing_of(
-        decisions,
-        digest=bytes(row["digest"]),
-        required=row["approvals_required"],
-        proposer_id=row["proposer"],
-    )
+    standing = queries.standing_of(row, decisions)
     if standing.rejected:
         raise GateRefused("The action was rejected.")
     if not standing.is_met:

@@ -16,6 +16,13 @@ class CastDecision(msgspec.Struct, frozen=True):
     digest: bytes
     may_decide: bool
 
+    def counts(self, *, digest: bytes, proposer_id: UUID | None) -> bool:
+        """A rejection does, for ever, whoever made it; an approval if it is of exactly `digest`, by somebody who may
+        still decide and did not propose it."""
+        return self.verdict is Verdict.REJECTION or (
+            self.may_decide and self.digest == digest and self.member_id != proposer_id
+        )
+
 
 class Standing(msgspec.Struct, frozen=True):
     """How far an action is: `approvals` that count of the `required`."""
@@ -31,21 +38,10 @@ class Standing(msgspec.Struct, frozen=True):
 
 
 def assess(decisions: Iterable[CastDecision], *, digest: bytes, required: int, proposer_id: UUID | None) -> Standing:
-    """Count what counts: one approval a member, of exactly `digest`, by somebody who may still decide.
-
-    The proposer never counts. A rejection counts for ever, whoever made it.
-    """
-    decisions = list(decisions)
-    approvers = {
-        decision.member_id
-        for decision in decisions
-        if decision.verdict == Verdict.APPROVAL
-        and decision.may_decide
-        and decision.digest == digest
-        and decision.member_id != proposer_id
-    }
+    """What the decisions that count come to: one approval a member at most, and one rejection is enough."""
+    counting = [decision for decision in decisions if decision.counts(digest=digest, proposer_id=proposer_id)]
     return Standing(
-        approvals=len(approvers),
+        approvals=len({each.member_id for each in counting if each.verdict is Verdict.APPROVAL}),
         required=required,
-        rejected=any(decision.verdict == Verdict.REJECTION for decision in decisions),
+        rejected=any(each.verdict is Verdict.REJECTION for each in counting),
     )

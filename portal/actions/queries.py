@@ -230,7 +230,7 @@ async def summaries_of(organization_id: UUID, action_ids: Iterable[UUID]) -> dic
 
 
 async def cast_decisions(action_ids: Iterable[UUID]) -> dict[UUID, list[dict[str, Any]]]:
-    """The decisions about each action in the order made, each with `may_decide` as the member's rights are now."""
+    """The decisions about each action in the order made, each with `cast`, as the member's rights are now."""
     found: dict[UUID, list[dict[str, Any]]] = {id: [] for id in action_ids}
     for row in await run_sql(
         """SELECT d.*, m.role, p.email, p.name, m.disabled_at IS NULL AND p.disabled_at IS NULL AS enabled
@@ -238,23 +238,19 @@ async def cast_decisions(action_ids: Iterable[UUID]) -> dict[UUID, list[dict[str
            WHERE d.action = ANY({}::uuid[]) ORDER BY d.decided_at, d.id""",
         list(found),
     ):
-        row["may_decide"] = row["enabled"] and Permission.ACTIONS_APPROVE in GRANTS[Role(row["role"])]
+        may_decide = row["enabled"] and Permission.ACTIONS_APPROVE in GRANTS[Role(row["role"])]
+        row["cast"] = policy.CastDecision(row["member"], Verdict(row["verdict"]), bytes(row["digest"]), may_decide)
         found[row["action"]].append(row)
     return found
 
 
-def standing_of(
-    rows: list[dict[str, Any]], *, digest: bytes, required: int, proposer_id: UUID | None
-) -> policy.Standing:
-    """The quorum over rows of `cast_decisions`."""
+def standing_of(action: dict[str, Any], decisions: list[dict[str, Any]]) -> policy.Standing:
+    """The quorum of an action's row over rows of `cast_decisions`."""
     return policy.assess(
-        [
-            policy.CastDecision(row["member"], Verdict(row["verdict"]), bytes(row["digest"]), row["may_decide"])
-            for row in rows
-        ],
-        digest=digest,
-        required=required,
-        proposer_id=proposer_id,
+        [row["cast"] for row in decisions],
+        digest=bytes(action["digest"]),
+        required=action["approvals_required"],
+        proposer_id=action["proposer"],
     )
 
 
@@ -269,21 +265,12 @@ async def _views(rows: list[dict[str, Any]]) -> list[ActionView]:
             row,
             part,
             decisions=decisions[row["id"]],
-            standing=_standing(row, decisions[row["id"]]),
+            standing=standing_of(row, decisions[row["id"]]),
             names=names,
             now=clock.now(),
         )
         for row, part in zip(rows, parts, strict=True)
     ]
-
-
-def _standing(row: dict[str, Any], decisions: list[dict[str, Any]]) -> policy.Standing:
-    return standing_of(
-        decisions,
-        digest=bytes(row["digest"]),
-        required=row["approvals_required"],
-        proposer_id=row["proposer"],
-    )
 
 
 async def _warnings(organization_id: UUID, views: list[ActionView]) -> dict[UUID, list[str]]:
