@@ -89,8 +89,8 @@ async def _simulate_first(action_id: UUID) -> None:
         await simulations.simulate([action_id])
     except NodeUnavailable as error:
         raise NodeUnavailable(
-            f"{error.detail} It has to try the call before anybody approves it, and again where the last result is "
-            "old. Nothing was approved and your code was not used: approve it once the node answers, or reject it now."
+            f"{error.detail} The node has to simulate the call before it can be approved, and again once a result "
+            "is old. Nothing was approved and your code was not used: approve it once it answers, or reject it now."
         ) from error
 
 
@@ -261,9 +261,7 @@ def _checked_outcome(action: dict[str, Any], outcome_digest: str | None) -> Simu
         unspent = "approve it if that is what you want. Nothing was approved and your code was not used."
         if not outcome_digest:
             raise OutcomeNotShown(f"It is not sure that your page showed this result. Look at it, and {unspent}")
-        raise OutcomeChanged(
-            f"The call would not do any more what was shown of it. Look at the new result, and {unspent}"
-        )
+        raise OutcomeChanged(f"The call would no longer do what you were shown. Look at the new result, and {unspent}")
     return simulation
 
 

@@ -48,6 +48,6 @@ class OnlyMembersDecide(Forbidden):
 
 
 class GateRefused(Conflict):
-    """Raised at the moment of signing; `detail` is the difference to what was approved."""
+    """Raised at the moment of signing; `detail` is the difference from what was approved."""
 
     title = "What would be signed is not what was approved"

@@ -37,11 +37,11 @@ STORED = f"""
 
 
 async def verify_for_signing(action_ids: Iterable[UUID]) -> dict[UUID, SigningOrder | GateRefused]:
-    """What may be signed for each action, or the first difference to what was approved; no such action is left out.
+    """What may be signed for each action, or the first difference from what was approved; unknown ids are left out.
 
     Runs inside the db transaction that signs, and holds the rows it read. Recomputes the digest from the stored call,
     and the quorum from the stored decisions as the members' rights are now. Whether the signer may sign at present is
-    not asked here but by the signer itself: one that is disabled can be enabled again, which is no difference to what
+    not asked here but by the signer itself: one that is disabled can be enabled again, which is no difference from what
     was approved.
     """
     assert in_transaction(), "what the gate saw must still hold when the signature is stored"

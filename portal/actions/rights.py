@@ -98,7 +98,7 @@ async def check_may_share(organization_id: UUID, contract: ContractView, signers
         return
     abi = await chain.get_abi(organization_id, contract.id)
     if not any(is_shared(contract.template, abi, each.signature) for each in contract.functions):
-        raise Conflict(f"Only its own signer can call {contract.name}: it knows one owner, and nobody beside it.")
+        raise Conflict(f"Only its own signer can call {contract.name}: the contract takes calls from its owner alone.")
     concerned = [signer for signer in signers if signer.status != SignerStatus.DISABLED]
     for signer, may in zip(concerned, await _read_minters(contract, concerned), strict=True):
         if not may:

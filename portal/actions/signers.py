@@ -28,7 +28,7 @@ from portal.jobs.queue import ring
 from portal.notify.outbox import record_many
 
 MOST_IN_A_GROUP = 64
-"""More lanes than that, no chain takes from one sender of transactions."""
+"""More lanes side by side gain nothing: no chain takes so many transactions of one organisation."""
 
 
 async def create_signer(
@@ -93,7 +93,7 @@ async def remove_signer(actor: Actor, signer_id: UUID) -> None:
             .where(Signer.id == signer_id, Signer.status == SignerStatus.PENDING)
             .returning(Signer.id)
         ):
-            raise Conflict(f"The signer {signer.name} has a key: it can be disabled, but what it did stays known.")
+            raise Conflict(f"The signer {signer.name} has a key, so it stays. Disable it instead: its history is kept.")
         await audit.append(actor, "signer.removed", "signer", signer_id, {"name": signer.name})
 
 

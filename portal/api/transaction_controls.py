@@ -17,8 +17,8 @@ WRITE = {"permission": Permission.TRANSACTIONS_WRITE}
     "/transactions/{transaction_id:uuid}/cancellations",
     summary="Cancel a transaction",
     description=(
-        "Without a nonce it ends at once. With one, a transaction that does nothing is sent at the same nonce, and the "
-        "one of the two that the chain includes decides: `outcome` says which. 409 once it is included or has ended."
+        "Without a nonce it ends at once. With one, an empty transaction is sent at the same nonce, and whichever of "
+        "the two the chain includes takes effect: `outcome` says which. 409 once it is included or has ended."
     ),
     opt=WRITE,
     status_code=202,

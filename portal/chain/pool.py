@@ -60,9 +60,9 @@ class Pool:
         raise self.unavailable()
 
     async def judge(self, asked: Sequence[Asked], judge: Callable[[list[Answer]], T]) -> T:
-        """What `judge` makes of the answers of the first endpoint where it does.
+        """What `judge` returns for the answers of the first endpoint whose answers it accepts.
 
-        An endpoint is passed over where it raises `Refused`, and has failed where the answers make no sense to it.
+        Where `judge` raises `Refused` the next endpoint is asked; answers without sense count against theirs as well.
         Raises `NodeUnavailable`.
         """
         refusal = None

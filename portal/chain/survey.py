@@ -30,7 +30,7 @@ EVERY_SECONDS = 10
 """As often as Chainlink's node pool polls (`NodePool.PollInterval`)."""
 ANSWER_SECONDS = 1.25
 LAG_BLOCKS = 5
-"""As Chainlink's `NodePool.SyncThreshold`; on a chain with several blocks a second that is nothing, hence also:"""
+"""As Chainlink's `NodePool.SyncThreshold`. Several blocks a second make that nothing, so `LAG_SECONDS` counts, too."""
 LAG_SECONDS = 10
 FINAL_DEPTH = 64
 """Where a node has no `finalized` tag."""

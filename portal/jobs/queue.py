@@ -136,10 +136,10 @@ def make_queue(*, max_connections: int = 4) -> Queue:
 
 
 async def _name_turn(job: Job) -> None:
-    """Give each turn of the clock a key of its own, the same in every worker: it runs once, whoever runs it.
+    """Give each tick of a cron a key of its own, the same in every worker, so that it runs once.
 
-    SAQ's key names the cron alone. One that a worker was killed in would count as active, and nobody would run the
-    next, until a sweep finds it a minute later.
+    SAQ's own key names the cron alone: a run whose worker was killed would count as active, and keep the next ones from
+    running until SAQ's sweep finds it a minute later.
     """
     if is_turn(job):
         job.key = f"{job.key}@{job.scheduled}"

@@ -86,7 +86,7 @@ def saq_crons() -> list[CronJob[Any]]:
 
 
 _turns: set[str] = set()
-"""Whose turn of the clock this process is at: where one takes longer than its interval, none piles up behind it."""
+"""The crons that this process is running: where one takes longer than its interval, its next ticks are skipped."""
 
 
 def _as_job(name: str, work: Work) -> SaqFunction:

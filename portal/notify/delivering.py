@@ -41,7 +41,7 @@ RUN_SECONDS = 20
 IN_FLIGHT = 8
 BATCH = 64
 AWAY_AT_ONCE = 8
-"""Receivers that were not there the last time, tried at the same moment by all workers: half of the turns of one."""
+"""Receivers that did not answer last time and are tried at once, by all workers together: half of what one takes."""
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):

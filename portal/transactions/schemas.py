@@ -13,7 +13,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
 
     hash: str
     kind: AttemptKind
-    """`call` is what was approved; `noop` does nothing but use up the nonce."""
+    """`call` is what was approved; `noop`, an empty transaction, only uses up the nonce."""
     explorer_url: str | None
     is_legacy: bool
     """Whether it offers one gas price instead of EIP-1559 fees; both fees are then that price."""
@@ -64,7 +64,7 @@ class TransactionView(msgspec.Struct, frozen=True, kw_only=True):
     remark: str | None
     """That it was called off, or that a cancellation came too late, as a sentence."""
     closing_reason: ClosingReason | None
-    """Why one that does nothing was signed at its nonce; it stays where the call was mined first."""
+    """Why an empty transaction was signed at its nonce; it stays where the call was mined first."""
     may_cancel: bool
     """Whether a cancellation can still be asked for."""
     may_hurry: bool

@@ -56,7 +56,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     has_call: bool
     """Whether an attempt of the approved call is signed."""
     no_op_is_out: bool
-    """Whether one that does nothing was sent."""
+    """Whether an empty transaction was sent."""
     block_number: int | None
     confirmations: int
     confirmations_required: int
@@ -101,8 +101,8 @@ def remark(it: Standing) -> str | None:
 def suspicion(nonce: int | None, signer_address: str | None) -> str:
     """Why a suspect transaction waits."""
     return (
-        f"The chain has used nonce {nonce} of {signer_address} and shows no receipt of ours. If none appears until "
-        "that is final, another program used this key."
+        f"The chain has used nonce {nonce} of {signer_address} and shows no receipt of ours. If none appears by "
+        "the time that is final, another program used this key."
     )
 
 
@@ -154,17 +154,18 @@ def displacement(nonce: int | None, signer_address: str | None) -> str:
 
 def _cancelling(it: Standing) -> str:
     if it.status is TransactionStatus.QUEUED:
-        return "It was cancelled; it ends with the next pass of its lane."
+        return "It was cancelled; the worker takes it out of the queue within seconds."
     if it.status is TransactionStatus.NONCED:
         return "It was cancelled; its place in the signer's order is freed next."
     return (
-        f"It was cancelled: a transaction that does nothing is sent at its nonce {it.nonce} next. The one of the two "
-        "that the chain includes decides."
+        f"It was cancelled: an empty transaction with the same nonce, {it.nonce}, is sent next. Whichever of the two "
+        "the chain includes takes effect."
     )
 
 
 def _next(it: Standing) -> str:
-    first = f"{it.ahead} of the same signer come{'s' if it.ahead == 1 else ''} first"
+    which = "transaction of its signer comes" if it.ahead == 1 else "transactions of its signer come"
+    first = f"{it.ahead} earlier {which} first"
     sent = f"Sent; waits for a block, and {first}." if it.ahead else "Sent; waits for a block."
     hurried = "Sent; somebody wants it sped up, so higher fees are offered next."
     return {
@@ -182,17 +183,17 @@ def _next(it: Standing) -> str:
 def _closing(it: Standing) -> str:
     cause = CAUSES[it.closing_reason or ClosingReason.CANCELLED]
     done = "was sent" if it.no_op_is_out else "is sent"
-    decides = " The one of the two that the chain includes decides." if it.has_call else ""
-    return f"{cause}: a transaction that does nothing {done} at its nonce {it.nonce}.{decides}"
+    decides = " Whichever of the two the chain includes takes effect." if it.has_call else ""
+    return f"{cause}: an empty transaction {done} with its nonce, {it.nonce}.{decides}"
 
 
 def _included(it: Standing) -> str:
     where = f"block {it.block_number}, with {it.confirmations} of {it.confirmations_required} confirmations."
     if it.outcome is Outcome.CANCELLED:
-        return f"The transaction that does nothing is in {where}"
+        return f"The empty transaction is in {where}"
     return f"Reverted in {where}" if it.outcome is Outcome.REVERTED else f"In {where}"
 
 
 def _closed(it: Standing) -> str:
     cause = CAUSES[it.closing_reason or ClosingReason.CANCELLED]
-    return f"{cause}: a transaction that does nothing took its nonce {it.nonce}, so the action was not carried out."
+    return f"{cause}: an empty transaction used its nonce, {it.nonce}, so the action was not carried out."

@@ -38,14 +38,14 @@ class TransactionStatus(StrEnum):
     SIGNED = "signed"
     BROADCAST = "broadcast"
     CLOSING = "closing"
-    """One that does nothing is sent at its nonce, because it was cancelled, has expired or may not be sent."""
+    """An empty transaction is sent at its nonce, because it was cancelled, has expired or may not be sent."""
     SUSPECT = "suspect"
     """The chain has used up its nonce, and no receipt of ours is there yet."""
     MINED = "mined"
     CONFIRMED = "confirmed"
     FINALIZED = "finalized"
     REFUSED = "refused"
-    """The gate at signing found a difference to what was approved. Holds no nonce."""
+    """The gate at signing found a difference from what was approved. Holds no nonce."""
     REJECTED = "rejected"
     """The node refused the bytes for good before they were ever sent. Holds no nonce."""
     EXPIRED = "expired"
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
     OK = "ok"
     REVERTED = "reverted"
     CANCELLED = "cancelled"
-    """The one that does nothing was mined."""
+    """The empty transaction was mined."""
 
 
 class ClosingReason(StrEnum):

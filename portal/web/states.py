@@ -81,7 +81,7 @@ def action_state(
 ) -> str:
     """The one state of an action for readers: its own until it runs, then that of its transaction.
 
-    Of one whose nonce was used up by a transaction that does nothing, it is why: cancelled, expired or refused.
+    Of one whose nonce was used up by an empty transaction, it is why: cancelled, expired or refused.
     """
     if status != "approved" or transaction_status is None:
         return status

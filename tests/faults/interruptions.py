@@ -42,7 +42,7 @@ def waits_seen(look: Callable[..., Awaitable[None]]) -> Iterator[None]:
 
 
 async def dies(waits: int, *jobs: Callable[[], Awaitable[Any]]) -> bool:
-    """Do the jobs, one after the other, and die before the so-manieth wait; whether they came so far.
+    """Do the jobs, one after the other, and die before wait number `waits`; whether they came so far.
 
     To die after one wait and before the next is the same: nothing that lasts happens in between.
     """
@@ -83,7 +83,7 @@ async def _do_or_die(*jobs: Callable[[], Awaitable[Any]]) -> None:
 
 
 async def stall(world: World, waits: int) -> None:
-    """A pass over the lanes stops at the so-manieth wait until another worker has taken over and done a second's work.
+    """A pass over the lanes stops at wait number `waits` until another worker has taken over and done a second's work.
 
     Not within a db transaction, whose locks keep all others waiting; nor where others of this process wait, too.
     """

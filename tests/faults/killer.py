@@ -56,7 +56,7 @@ class Order:
     worker: bool = False
     jobs: Sequence[str] = ("run_lanes", "watch_chains")
     ahead_seconds: float = 0
-    """How far its clock is before the real one."""
+    """How far its clock is ahead of the real one."""
 
 
 @dataclass

@@ -248,7 +248,7 @@ async def test_tx_39_a_fatal_answer_after_one_that_rules_nothing_out_does_not_fr
     await world.work()
     view = await world.view(action_id)
     assert (view.status, view.held, view.nonce, len(world.proxy.sent)) == ("signed", True, 1, 2)
-    assert "their nonce is not free again" in str(view.waiting_for)
+    assert "its nonce cannot be given to another one" in str(view.waiting_for)
     await world.finish_ok(action_id)
     only_one_payload_each(world, 1)
 

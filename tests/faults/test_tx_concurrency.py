@@ -163,7 +163,7 @@ async def test_tx_20_a_first_nonce_far_beyond_the_other_nodes_is_not_taken(
         await run_lanes()
         view = await world.view(action_id)
         assert (view.status, view.nonce) == ("queued", None)
-        assert "The nodes name other next nonces" in str(view.waiting_for)
+        assert "The nodes disagree on the next nonce" in str(view.waiting_for)
         assert world.proxy.sent == other_proxy.sent == []
         world.proxy.clear()
         (view,) = await world.finish_ok(action_id)

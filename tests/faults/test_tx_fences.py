@@ -25,7 +25,7 @@ TAKE_OVER = "UPDATE lane SET held_by = {}, held_until = now() + interval '30 s',
 
 
 class Rival:
-    """Another pass, which takes the lanes over just before the so-manieth db transaction of the one that holds them."""
+    """Another pass, which takes the lanes over just before db transaction number `turn` of the one that holds them."""
 
     def __init__(self, turn: int) -> None:
         self._left = turn

@@ -268,7 +268,7 @@ async def test_tx_70_a_reorganisation_after_it_was_confirmed_is_an_event_of_its_
 
 
 async def cancelled(world: World) -> Any:
-    """The id of an action whose nonce is being used up by a transaction that does nothing."""
+    """The id of an action whose nonce is being used up by an empty transaction."""
     action_id = await sent(world)
     await cancel(world.play.stage.cast.alice.actor, (await world.view(action_id)).id)
     await world.work()

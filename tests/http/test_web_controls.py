@@ -95,7 +95,10 @@ async def test_a_transaction_is_sped_up_and_cancelled_from_its_page(reader: Read
     await reader.sign_in(play.stage.cast.oscar)
     page = await reader.get(path)
     assert f'action="{path}/speed-up"' in page.text
-    assert f"sent at its nonce {sent.nonce}. The one of the two that the chain includes decides" in text_of(page)
+    assert (
+        f"with the same nonce, {sent.nonce}, is sent. Whichever of the two the chain includes takes effect"
+        in text_of(page)
+    )
     assert (await reader.post(f"{path}/speed-up")).headers["location"] == f"{path}?done=speed_up_requested"
     assert f'action="{path}/speed-up"' not in (await reader.get(path)).text
     assert (await reader.post(f"{path}/cancel")).headers["location"] == f"{path}?done=cancellation_requested"

@@ -425,7 +425,7 @@ async def test_an_old_simulation_is_not_approved_while_no_node_answers_but_rejec
     code = bob.code()
     with monkeypatch.context() as away:
         away.setattr(Pool, "in_order", lambda _: [])
-        with pytest.raises(NodeUnavailable, match="your code was not used: approve it once the node answers"):
+        with pytest.raises(NodeUnavailable, match="your code was not used: approve it once it answers"):
             await approve_as(bob, action, code=code)
         other = await stage.propose_unsimulated()
         assert (await reject(bob.actor, other.id, "Not wanted")).status == ActionStatus.REJECTED

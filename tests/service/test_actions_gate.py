@@ -1,4 +1,4 @@
-"""The gate at signing finds every difference to what was approved, whoever made it and wherever."""
+"""The gate at signing finds every difference from what was approved, whoever made it and wherever."""
 
 import asyncio
 from contextlib import nullcontext

@@ -86,7 +86,7 @@ async def test_only_the_first_of_its_signer_can_be_sped_up(play: Play) -> None:
     alice, first, second = play.stage.cast.alice.actor, await sent(play), await sent(play)
     with pytest.raises(NotHurriable) as refused:
         await speed_up(alice, second)
-    assert "A transaction of the same signer must come first" in refused.value.detail
+    assert "An earlier transaction of the same signer must be mined first" in refused.value.detail
     await speed_up(alice, first)
 
 
@@ -131,13 +131,13 @@ async def test_what_is_closed_can_be_sped_up_and_what_lost_its_nonce_cannot_be_c
     await run_sql("UPDATE transaction SET status = 'closing', closing_reason = 'expired'")
     with pytest.raises(NotCancellable) as refused:
         await cancel(alice, transaction_id)
-    assert "being closed already" in refused.value.detail
+    assert "already being closed" in refused.value.detail
     await speed_up(alice, transaction_id)
     await run_sql("UPDATE transaction SET status = 'suspect', hurry_requested_at = NULL")
     for ask in (cancel, speed_up):
         with pytest.raises(Conflict) as refused:
             await ask(alice, transaction_id)
-        assert "nonce is used up" in refused.value.detail
+        assert "nonce was used on the chain" in refused.value.detail
 
 
 async def test_a_cancelled_one_that_waits_ends_and_one_that_is_out_is_replaced_by_nothing(play: Play) -> None:

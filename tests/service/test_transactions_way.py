@@ -195,7 +195,7 @@ async def test_those_behind_say_how_many_come_first(play: Play) -> None:
     await run_lanes()
     last = await play.view(actions[-1])
     assert last.status is TransactionStatus.QUEUED
-    assert last.waiting_for == "Waits its turn: 17 of the same signer come first."
+    assert last.waiting_for == "Waits its turn: 17 earlier transactions of its signer come first."
     assert not last.held
 
 

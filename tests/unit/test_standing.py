@@ -56,12 +56,16 @@ def test_every_state_says_what_it_waits_for_or_that_it_waits_for_nothing(status:
     ("status", "more", "said"),
     [
         (Status.QUEUED, {}, "Waits for a worker to sign it."),
-        (Status.QUEUED, {"ahead": 1}, "Waits its turn: 1 of the same signer comes first."),
-        (Status.QUEUED, {"ahead": 3}, "Waits its turn: 3 of the same signer come first."),
+        (Status.QUEUED, {"ahead": 1}, "Waits its turn: 1 earlier transaction of its signer comes first."),
+        (Status.QUEUED, {"ahead": 3}, "Waits its turn: 3 earlier transactions of its signer come first."),
         (Status.NONCED, {}, "It has its place in the signer's order, nonce 7, and is signed next."),
         (Status.SIGNED, {}, "Signed; it is sent next."),
         (Status.BROADCAST, {}, "Sent; waits for a block."),
-        (Status.BROADCAST, {"ahead": 2}, "Sent; waits for a block, and 2 of the same signer come first."),
+        (
+            Status.BROADCAST,
+            {"ahead": 2},
+            "Sent; waits for a block, and 2 earlier transactions of its signer come first.",
+        ),
         (Status.MINED, {"outcome": Outcome.OK}, "In block 40, with 1 of 2 confirmations."),
         (Status.MINED, {"outcome": Outcome.REVERTED}, "Reverted in block 40, with 1 of 2 confirmations."),
     ],
@@ -78,13 +82,13 @@ def test_what_holds_it_is_what_it_waits_for(status: Status) -> None:
 
 
 CANCELLING = [
-    (Status.QUEUED, "It was cancelled; it ends with the next pass of its lane."),
+    (Status.QUEUED, "It was cancelled; the worker takes it out of the queue within seconds."),
     (Status.NONCED, "It was cancelled; its place in the signer's order is freed next."),
     *(
         (
             status,
-            "It was cancelled: a transaction that does nothing is sent at its nonce 7 next. The one of the two that "
-            "the chain includes decides.",
+            "It was cancelled: an empty transaction with the same nonce, 7, is sent next. Whichever of the two "
+            "the chain includes takes effect.",
         )
         for status in (Status.SIGNED, Status.BROADCAST)
     ),
@@ -117,11 +121,11 @@ def test_closing_names_its_cause_and_whether_the_call_may_still_win(reason: Clos
     closing = standing(Status.CLOSING, closing_reason=reason, cancel_requested=True)
     said = str(waiting_for(closing))
     assert said.startswith(cause)
-    assert "is sent at its nonce 7" in said
-    assert "decides" in said
+    assert "is sent with its nonce, 7" in said
+    assert "Whichever of the two" in said
     out = str(waiting_for(msgspec.structs.replace(closing, no_op_is_out=True, has_call=False)))
-    assert "was sent at its nonce 7" in out
-    assert "decides" not in out, "there is no call that could be included instead"
+    assert "was sent with its nonce, 7" in out
+    assert "Whichever of the two" not in out, "there is no call that could be included instead"
 
 
 @pytest.mark.parametrize("status", INCLUDED)
@@ -129,7 +133,7 @@ def test_a_cancellation_that_won_is_no_failure_but_an_expiry_is(status: Status) 
     cancelled = standing(status, outcome=Outcome.CANCELLED, closing_reason=ClosingReason.CANCELLED)
     assert failure(cancelled) is None
     assert remark(cancelled) == (
-        "It was cancelled: a transaction that does nothing took its nonce 7, so the action was not carried out."
+        "It was cancelled: an empty transaction used its nonce, 7, so the action was not carried out."
     )
     expired = msgspec.structs.replace(cancelled, closing_reason=ClosingReason.EXPIRED)
     assert str(failure(expired)).startswith("Its time ran out: ")

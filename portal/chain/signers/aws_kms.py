@@ -1,7 +1,7 @@
 """Keys that AWS KMS keeps: asymmetric, of the curve secp256k1, for signing. The key never leaves it.
 
-Region and credentials come by the usual ways of AWS in the worker's environment. Which keys may be used at all says the
-worker's setting PORTAL_KMS_KEYS: what an administrator of an organisation names does not reach the worker's rights.
+Region and credentials come from the worker's environment in AWS's usual ways. The worker's setting PORTAL_KMS_KEYS says
+which keys may be used: naming a key gives an organisation's administrator none of the worker's other rights.
 """
 
 import asyncio

@@ -28,7 +28,7 @@ PROBE = b"Signal Portal asks whether this key signs; this text is no transaction
 """Signed when a remote key is checked: to read its address is one right at its keeper, to sign with it another."""
 REMOTE: dict[str, Keeper] = {SignerKind.AWS_KMS: aws_kms, SignerKind.WEB3SIGNER: web3signer}
 CHECKED_AT_ONCE = 500
-"""With a sealing key missing, the keys of all end users are in trouble: others come first, and each has its turn."""
+"""Without their sealing key all end users' keys are in trouble: remote keys come first, then others at random."""
 TAKEN = "Another signer has this key already. One key is one address, and has one signer."
 
 _checked: set[UUID] = set()

@@ -1,7 +1,7 @@
-"""Stopping and going on: one person stops, going on needs as many as an approval.
+"""Pauses: one member begins one; to end it takes as many votes as an approval.
 
-A pause keeps anything new from being signed within its scope. What is out already is followed, sent again, replaced
-and closed all the same: to stop that would leave open what becomes of it.
+While a pause lasts, nothing new is signed within its scope. What was sent before is still followed, resent, replaced
+and closed: to stop that would leave its outcome open.
 """
 
 from collections.abc import Iterable
@@ -118,7 +118,7 @@ class PauseView(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     """The id of what is paused."""
     subject_name: str
-    """How people call it: `Base`, `the contract Points`; `everything` for the organisation."""
+    """What people call it: `Base`, `the contract Points`; `everything` for the organisation."""
     reason: str
     begun_by: str
     begun_at: datetime
@@ -148,7 +148,7 @@ async def pause(actor: Actor, scope: PauseScope, subject: str | None, reason: st
             *(id, actor.organization_id, scope.value, subject, reason, actor.label, clock.now()),
         )
         if not made:
-            raise AlreadyPaused("It is paused already, and stays so until enough people have voted to go on.")
+            raise AlreadyPaused("It is already paused, and stays so until enough members vote to end the pause.")
         detail = {"scope": scope.value, "subject": subject, "reason": reason}
         await outbox.record_entries([Entry(actor, "pause.begun", "pause", id, detail)])
     ring("run_lanes")  # which says on each transaction why it waits
@@ -163,7 +163,7 @@ async def resume(actor: Actor, pause_id: UUID) -> PauseView:
     Raises `OnlyMembersDecide`, `Forbidden`, `NotFound`, `PauseEnded`, and `AlreadyVoted` where that changes nothing.
     """
     if actor.kind != ActorKind.MEMBER or actor.id is None:
-        raise OnlyMembersDecide(f"{actor.label} is not a person. To go on is decided by members who sign in.")
+        raise OnlyMembersDecide(f"{actor.label} is not a person. Only members who sign in can vote to end a pause.")
     actor.require(Permission.ACTIONS_APPROVE)
     async with transaction():
         await _lock_lasting(actor.organization_id, pause_id)

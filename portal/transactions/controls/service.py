@@ -30,7 +30,7 @@ class NotHurriable(Conflict):
 async def cancel(actor: Actor, transaction_id: UUID) -> TransactionView:
     """Ask for the transaction to be called off.
 
-    Without a nonce it ends with the next pass; with one, a transaction that does nothing is sent at the same nonce, and
+    Without a nonce it ends with the next pass; with one, an empty transaction is sent at the same nonce, and
     what is mined of the two decides. Raises `Forbidden`, `NotFound`, and `NotCancellable` with a sentence once it is
     mined, has ended, or was cancelled already.
     """
@@ -80,7 +80,7 @@ def _why_not_cancel(view: TransactionView) -> str:
     if ended := _ended(view):
         return ended
     if view.status is Status.CLOSING:
-        return "It is being closed already: a transaction that does nothing takes its place."
+        return "It is already being closed: an empty transaction is taking its place."
     return "It was cancelled already; the worker is about to carry that out."
 
 
@@ -97,15 +97,15 @@ async def _why_not_speed_up(view: TransactionView) -> str:
         view.id,
     )
     if ahead := rows[0]["count"]:
-        many = "A transaction" if ahead == 1 else f"{ahead} transactions"
-        return f"{many} of the same signer must come first, so higher fees of this one would change nothing."
+        many = "An earlier transaction" if ahead == 1 else f"{ahead} earlier transactions"
+        return f"{many} of the same signer must be mined first, so raising the fees of this one would not help."
     return "It offers the most that its limits allow already; the same bytes are sent again from time to time."
 
 
 def _ended(view: TransactionView) -> str | None:
     """Why nothing can be changed any more about what is mined or has ended."""
     if view.status is Status.SUSPECT:
-        return "Its nonce is used up on the chain, so nothing can take its place; what was mined is being established."
+        return "Its nonce was used on the chain, so nothing can replace it; the portal is finding out what was mined."
     if view.block_number is not None:
         return f"It was included in block {view.block_number:,} of {view.chain_name}, so it cannot be changed any more."
     return f"It is already {view.status.value}; nothing was changed." if view.status in TERMINAL else None

@@ -67,7 +67,7 @@ def hold_reason(kind: SendKind, *, signer_address: str, nonce: int, currency: st
         SendKind.FEE_CAP: f"The fee is above what the node lets through.{said}",
         SendKind.UNAVAILABLE: "The chain's node does not answer; the same bytes are sent again until it does.",
         SendKind.UNKNOWN: f"The node gave an answer that we do not know; the same bytes are sent again.{said}",
-        SendKind.FATAL: f"The node refuses these bytes for good, and their nonce is not free again; cancel it.{said}",
+        SendKind.FATAL: f"The node refuses it for good, but its nonce cannot be given to another one: cancel it.{said}",
     }
     return sentences.get(kind)
 

@@ -1,7 +1,7 @@
 """Ends what is not to be carried out any more, as far as that is in our hands: cancelled, expired, refused.
 
 What has no nonce just ends. A nonce without signed bytes goes back to its lane where it is the newest; every other one
-is used up by a freshly signed transaction that does nothing, and what is mined decides. In the same way a nonce goes
+is used up by a freshly signed empty transaction, and what is mined decides. In the same way a nonce goes
 back of what only has to wait.
 """
 
@@ -96,7 +96,7 @@ async def requeue(lease: Lease, work: Work, why: str) -> bool:
 
 
 async def use_up_nonce(writer: Writer, work: Work, ending: Ending) -> None:
-    """Sign one that does nothing in the place of `work`, for more than all before it, and send it."""
+    """Sign an empty transaction in the place of `work`, for more than all before it, and send it."""
     offers = await list_offers(work.id)
     try:
         gas = await noop_gas(writer)

@@ -34,7 +34,7 @@ TAKE = """
         FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id, fence
 """
-# NO KEY, as every update of no key: whoever queues a transaction refers to the lane, and must not wait for us.
+# An update that touches no key locks FOR NO KEY UPDATE: queueing, whose foreign key names the lane, never waits.
 FENCE = """
     UPDATE lane SET held_until = now() + interval '30 s'
     FROM unnest({}::uuid[], {}::bigint[]) AS mine (id, fence)

@@ -25,7 +25,7 @@ HELD_AT_ONCE = 4
 """Of those that waited for something already, in any order, where others have not: they must not be delayed. One of
 the former comes first all the same: where there never is room for all, they would be passed over for ever."""
 
-# Asked for by somebody, or by the clock: which the chain's has to confirm.
+# Cancelled, or expired by our clock; by the chain's clock `ending_of` decides.
 ASKED = "(t.cancel_requested_at IS NOT NULL OR t.execute_before <= given.now)"
 NEWEST = """LEFT JOIN LATERAL (
     SELECT last_sent_at, signed_at_block FROM attempt x WHERE x.transaction = t.id ORDER BY x.max_fee_wei DESC LIMIT 1

@@ -81,8 +81,9 @@ async def _write(writer: Writer) -> None:
 async def _seed(writer: Writer) -> None:
     """Take the first nonce from the chain, once; from then on it is ours to count.
 
-    A node that lags says too little, and one too low would be taken for another program's: the highest counts, unless
-    another node is too far from it to lag. From one too high we would never come back. Raises `NodeUnavailable`.
+    The highest answer counts: a node that lags answers too low, and a lane that begins too low would look as if
+    another program used the key. Where the answers differ by more than a lag explains, none counts, since a lane that
+    begins too high cannot come back. Raises `NodeUnavailable`.
     """
     counts = await asyncio.gather(
         *(node.transaction_count(writer.lane.address) for node in writer.node.each()), return_exceptions=True
@@ -94,7 +95,7 @@ async def _seed(writer: Writer) -> None:
     if max(known) - min(known) > MOST_GAPS:
         said = f"{min(known)} and {max(known)}"
         raise NodeUnavailable(
-            f"The nodes name other next nonces of {writer.lane.address}: {said}. One of them is wrong."
+            f"The nodes disagree on the next nonce of {writer.lane.address}: {said}. One of them is wrong."
         )
     async with transaction():
         await leases.hold(writer.lane.lease)
@@ -186,8 +187,8 @@ async def _carry_out(writer: Writer, task: Task) -> bool:
 async def _hold_back(writer: Writer, work: Work, why: str, *, claimed_now: bool) -> bool:
     """Let it wait in the queue, where it delays nobody; whether something new may be begun behind it.
 
-    A nonce is kept where its signer is elsewhere and may have been asked in an earlier pass: what came of that we
-    cannot know, and what may be signed for one nonce gets no other.
+    A nonce is kept where a remote signer may have been asked to sign for it in an earlier pass: we cannot know whether
+    it did, and a transaction that may be signed for one nonce never gets another.
     """
     asked_nobody = claimed_now or writer.lane.signer_kind is SignerKind.LOCAL
     if work.status is not Status.QUEUED and asked_nobody and await requeue(writer.lane.lease, work, why):

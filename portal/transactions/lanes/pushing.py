@@ -27,8 +27,8 @@ REPRICES_AT_ONCE = 3
 NOOP_GAS = 21_000
 """What a plain transfer costs (Ethereum yellow paper, appendix G), where the node does not tell."""
 MOST_GAPS = 64
-"""Nonces that are filled to come up to one of ours. More were never lost: then a node tells something else than another
-did when the lane began, and no-ops would be paid for until the signer has nothing left."""
+"""The most missing nonces that are filled with no-ops. So many are never lost: a wider gap means that this node's count
+contradicts the one with which the lane began, and filling it would spend all that the signer has."""
 
 
 ASK_NODES = "See whether the nodes of this chain say the same; nothing is filled in before they do."
@@ -61,9 +61,9 @@ async def push(writer: Writer, task: Task) -> None:
 
 
 async def _passed_over(writer: Writer, work: Work) -> bool:
-    """Whether the chain's clock, too, says that the newest attempt, which is out, has waited for long enough.
+    """Whether the newest attempt has been out for `STUCK_SECONDS` by the chain's clock.
 
-    What no node has taken, such as one that the signer's funds do not suffice for, would not do better for more.
+    False where no node has taken it, for want of funds for example: higher fees would not help it.
     """
     rows = await run_sql(
         "SELECT signed_at_block, first_sent_at FROM attempt WHERE transaction = {} ORDER BY max_fee_wei DESC LIMIT 1",
@@ -132,7 +132,7 @@ async def fill_gaps(writer: Writer, work: Work) -> None:
         try:
             await writer.send(behind, await writer.sign_filler(behind, await noop_gas(writer)))
         except (NotSigned, TooCostly) as why:
-            await writer.note(work, f"Nothing of ours is at nonce {nonce}, which comes before it. {why}")
+            await writer.note(work, f"Nonce {nonce} must be used first, and no transaction of ours has it. {why}")
             return
     for before in await list_work(
         "WHERE t.lane = {} AND t.status IN ('broadcast', 'closing') AND t.nonce BETWEEN {} AND {} - 1 ORDER BY t.nonce",
@@ -152,6 +152,6 @@ async def _list_gaps(work: Work, count: int) -> list[int]:
 
 
 async def noop_gas(writer: Writer) -> int:
-    """The gas limit of a transaction that does nothing: on some chains it covers more than the transfer."""
+    """The gas limit of an empty transaction: on some chains it covers more than the transfer."""
     own = Call(from_address=writer.lane.address, to_address=writer.lane.address, calldata=b"")
     return gas_limit((await writer.chain.simulate.do(own)).gas or NOOP_GAS)

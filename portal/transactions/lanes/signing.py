@@ -266,7 +266,7 @@ def _compare(said: TransactionFields, work: Work, approved: SigningOrder | None)
         raise SignatureNotOurs("The signed bytes are for another chain or nonce.")
     if approved is None:
         if (said.to_address, said.value_wei, said.data) != (work.signer_address, 0, b""):
-            raise SignatureNotOurs("The signed bytes are not those of a transaction that does nothing.")
+            raise SignatureNotOurs("The signed bytes are not those of an empty transaction.")
     elif not approved.matches(to=said.to_address, data=said.data, value_wei=said.value_wei, chain_id=said.chain_id):
         raise SignatureNotOurs("The signed bytes are not the call that was approved.")
 

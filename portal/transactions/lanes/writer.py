@@ -76,7 +76,7 @@ class Chain:
         self._reading = asyncio.Lock()
 
     async def now(self) -> Now:
-        """The newest block and the fees, of a second ago at most. Raises `NodeUnavailable`, within a second unasked."""
+        """The newest block and the fees, at most a second old. Raises `NodeUnavailable`, remembered as long."""
         if not self._is_fresh():
             await self._read()
         if isinstance(self._now, Now):
@@ -216,7 +216,7 @@ class Writer:
         return result
 
     async def sign_filler(self, work: Work, gas_limit: int) -> StoredAttempt:
-        """One that does nothing at a nonce that no transaction has; see `signing.sign_filler`."""
+        """An empty transaction at a nonce that no other has; see `signing.sign_filler`."""
         return await sign_filler(await self._order(work, AttemptKind.NOOP, gas_limit))
 
     async def _order(

@@ -123,7 +123,7 @@ async def _read(chain_id: int, senders: list[dict[str, Any]]) -> int:
 
 
 async def _turn(reading: dict[str, Any]) -> None:
-    """Mark as low what has become so, or as well what is not any more; once, whoever else does so too."""
+    """Note that a balance has become low, or no longer is: once, however many workers see it."""
     low = reading["low_since"] is None
     async with transaction():
         turned = await run_sql(

@@ -61,7 +61,7 @@ async def _suspect(used: Sequence[Missing], view: View) -> int:
     fresh = [(work, hashes) for work, hashes in used if work.status is not Status.SUSPECT]
     asked = [hash for _, hashes in fresh for hash in hashes]
     receipts = await view.node.receipts(asked)
-    # Mined meanwhile, or nobody tells: suspect is only what a node says to have no receipt.
+    # One with a receipt was mined meanwhile, one without an answer is unknown: neither makes its transaction suspect.
     others = {hash for hash, receipt in zip(asked, receipts, strict=True) if receipt is not None}
     await run_sql(
         "UPDATE transaction SET suspect_reads = suspect_reads + 1 WHERE id = ANY({}) AND status = 'suspect'",

@@ -52,7 +52,7 @@ QUICK_SECONDS = 2.0
 """Chains whose blocks take less are looked at more often than by the clock, while something is to be mined soon."""
 LEAST_PAUSE_SECONDS = 0.2
 SOON_BLOCKS = 20
-"""So many blocks after it was signed, nobody expects any more that it is mined in the next."""
+"""Blocks since it was signed after which a transaction is no longer expected in the very next one."""
 
 
 async def watch_chains() -> int:
@@ -250,7 +250,7 @@ def _mined_step(work: Work, receipt: Receipt, outcome: Outcome, reason: str | No
 
 
 def _created(work: Work, receipt: Receipt) -> str | None:
-    """Where the contract is that `work` deploys. What later calls go to is reckoned, not taken from a node."""
+    """The address of the contract that `work` deploys, computed here: later calls go to it, so no node is believed."""
     if work.deploys_contract_id is None or work.nonce is None:
         return None
     address = created_address(work.signer_address, work.nonce)
