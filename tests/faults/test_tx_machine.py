@@ -173,7 +173,7 @@ class Story(RuleBasedStateMachine):
         """The worker dies with nonces claimed for what it is about to sign; meanwhile somebody pauses the chain."""
         self.bury(die_unsigned())
         if paused:
-            self.stop_or_go_on()
+            self.pause_chain()
         self.tick()
 
     def bury(self, death: Coroutine[Any, Any, object]) -> None:
@@ -182,7 +182,7 @@ class Story(RuleBasedStateMachine):
         self.run(close_nodes())
 
     @rule(waits=st.integers(1, 20), hurry=st.booleans())
-    def stop_and_go(self, waits: int, hurry: bool) -> None:
+    def stall_worker(self, waits: int, hurry: bool) -> None:
         """A worker is stopped for longer than its leases last, another one works meanwhile, and the first goes on."""
         if hurry:
             self.run(self.ask(speed_up, *self.actions))
@@ -207,7 +207,7 @@ class Story(RuleBasedStateMachine):
                 await wish(self.world.play.stage.cast.oscar.actor, row["id"])
 
     @rule()
-    def stop_signer_or_let_go_on(self) -> None:
+    def pause_signer(self) -> None:
         if self.pausing is not None:
             self.run(run_sql("UPDATE pause SET ended_at = now()"))
             self.pausing = None
@@ -224,7 +224,7 @@ class Story(RuleBasedStateMachine):
         self.run(run_sql("UPDATE action SET calldata = set_byte(calldata, 60, 7) WHERE id = {}", action))
 
     @rule()
-    def stop_or_go_on(self) -> None:
+    def pause_chain(self) -> None:
         """The chain is paused, or not any more."""
         self.run(run_sql("UPDATE chain SET paused_at = CASE WHEN paused_at IS NULL THEN now() END"))
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portal.chain.send_answers import SendKind
-from portal.transactions.lanes.answers import AFTER_FIRST_SEND, Step, hold_reason, may_be_out
+from portal.transactions.lanes.answers import AFTER_FIRST_SEND, Consequence, hold_reason, may_be_out
 from portal.transactions.states import MOVES, TERMINAL, UNMINED, UNSIGNED_ENDS, depth, may_move
 from portal.transactions.tables import TransactionStatus as Status
 
@@ -88,7 +88,7 @@ def test_depth_counts_the_block_itself() -> None:
     assert depth(100, 102) == 3
 
 
-def test_every_answer_of_a_node_has_its_step_and_all_but_the_plain_ones_say_why_it_waits() -> None:
+def test_every_answer_of_a_node_has_its_consequence_and_all_but_the_plain_ones_say_why_it_waits() -> None:
     assert set(AFTER_FIRST_SEND) == set(SendKind)
     silent = {
         kind
@@ -99,7 +99,7 @@ def test_every_answer_of_a_node_has_its_step_and_all_but_the_plain_ones_say_why_
 
 
 def test_only_an_answer_that_rules_out_acceptance_lets_a_transaction_be_given_up() -> None:
-    given_up = {kind for kind, step in AFTER_FIRST_SEND.items() if step is Step.GIVE_UP}
+    given_up = {kind for kind, each in AFTER_FIRST_SEND.items() if each is Consequence.GIVE_UP}
     assert given_up == {SendKind.FATAL}
     assert {kind for kind in SendKind if not may_be_out(kind)} == {
         SendKind.UNDERPRICED,

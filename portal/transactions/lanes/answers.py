@@ -10,7 +10,7 @@ from portal.chain.send_answers import NOT_TAKEN, SendAnswer, SendKind
 from portal.transactions.moves import Work
 
 
-class Step(StrEnum):
+class Consequence(StrEnum):
     BROADCAST = "broadcast"
     """It is out, or receipts will tell."""
     REPRICE = "reprice"
@@ -23,19 +23,19 @@ class Step(StrEnum):
     """No node will ever take these bytes."""
 
 
-AFTER_FIRST_SEND: dict[SendKind, Step] = {
-    SendKind.ACCEPTED: Step.BROADCAST,
-    SendKind.KNOWN: Step.BROADCAST,
-    SendKind.NONCE_TOO_LOW: Step.BROADCAST,
-    SendKind.REPLACEMENT_UNDERPRICED: Step.BROADCAST,
-    SendKind.UNDERPRICED: Step.REPRICE,
-    SendKind.NONCE_TOO_HIGH: Step.WAIT,
-    SendKind.ACCOUNT_LIMITED: Step.WAIT,
-    SendKind.FUNDS: Step.WAIT,
-    SendKind.FEE_CAP: Step.ASK_NONCE,
-    SendKind.UNAVAILABLE: Step.ASK_NONCE,
-    SendKind.UNKNOWN: Step.ASK_NONCE,
-    SendKind.FATAL: Step.GIVE_UP,
+AFTER_FIRST_SEND: dict[SendKind, Consequence] = {
+    SendKind.ACCEPTED: Consequence.BROADCAST,
+    SendKind.KNOWN: Consequence.BROADCAST,
+    SendKind.NONCE_TOO_LOW: Consequence.BROADCAST,
+    SendKind.REPLACEMENT_UNDERPRICED: Consequence.BROADCAST,
+    SendKind.UNDERPRICED: Consequence.REPRICE,
+    SendKind.NONCE_TOO_HIGH: Consequence.WAIT,
+    SendKind.ACCOUNT_LIMITED: Consequence.WAIT,
+    SendKind.FUNDS: Consequence.WAIT,
+    SendKind.FEE_CAP: Consequence.ASK_NONCE,
+    SendKind.UNAVAILABLE: Consequence.ASK_NONCE,
+    SendKind.UNKNOWN: Consequence.ASK_NONCE,
+    SendKind.FATAL: Consequence.GIVE_UP,
 }
 
 REPRICED_WHEN_OUT = frozenset({SendKind.UNDERPRICED, SendKind.REPLACEMENT_UNDERPRICED})

@@ -45,7 +45,7 @@ ROOM = """greatest(0, CASE WHEN EXISTS (
 
 GIVEN = """
     (SELECT {}::timestamptz AS now, {}::timestamptz AS quiet_before, {}::timestamptz AS fresh_since,
-            {}::uuid[] AS tried, {}::uuid[] AS spent, {}::uuid[] AS lanes) given
+            {}::uuid[] AS tried, {}::uuid[] AS exhausted, {}::uuid[] AS lanes) given
 """
 
 LANES = f"""
@@ -56,7 +56,7 @@ LANES = f"""
             AND t.status IN ('nonced', 'signed', 'broadcast', 'closing') AND {DUE})
         OR EXISTS (SELECT FROM transaction t WHERE t.lane = l.id AND t.status = 'queued'
             AND NOT t.id = ANY(given.tried)
-            AND ({ASKED} OR {ROOM} > 0 AND (t.reason IS NULL OR NOT l.id = ANY(given.spent)))))
+            AND ({ASKED} OR {ROOM} > 0 AND (t.reason IS NULL OR NOT l.id = ANY(given.exhausted)))))
 """  # noqa: S608  parts of ours
 LOOK = f"""
     SELECT t.id, t.lane, {QUIET} AS is_quiet, coalesce({STUCK}, false) AS is_stuck,
@@ -72,7 +72,7 @@ LOOK = f"""
                AND NOT id = ANY(given.tried) ORDER BY id LIMIT {ROOM})
         UNION (SELECT id FROM transaction WHERE lane = l.id AND status = 'queued' AND reason IS NOT NULL
                AND NOT id = ANY(given.tried) ORDER BY random()
-               LIMIT CASE WHEN l.id = ANY(given.spent) THEN 0 WHEN EXISTS (
+               LIMIT CASE WHEN l.id = ANY(given.exhausted) THEN 0 WHEN EXISTS (
                    SELECT FROM transaction o WHERE o.lane = l.id AND o.status = 'queued' AND o.reason IS NULL
                        AND NOT o.id = ANY(given.tried)) THEN least({HELD_AT_ONCE}, {ROOM}) ELSE {ROOM} END)
     ) picked ON true
@@ -103,22 +103,22 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_lanes(
-    tried: Collection[UUID], spent: Collection[UUID], lane_ids: Iterable[UUID] | None = None
+    tried: Collection[UUID], exhausted: Collection[UUID], lane_ids: Iterable[UUID] | None = None
 ) -> list[dict[str, Any]]:
     """Lanes, of `lane_ids` or of all, in which there is something to do besides what was `tried`.
 
-    In a lane that is `spent`, what is queued and was held before does not count.
+    In a lane that is `exhausted`, what is queued and was held before does not count.
     """
-    return await run_sql(LANES, *_given(tried, spent, lane_ids))
+    return await run_sql(LANES, *_given(tried, exhausted, lane_ids))
 
 
-async def look_all(lane_ids: Sequence[UUID], tried: Collection[UUID], spent: Collection[UUID]) -> list[list[Task]]:
+async def look_all(lane_ids: Sequence[UUID], tried: Collection[UUID], exhausted: Collection[UUID]) -> list[list[Task]]:
     """What there is to do in each lane besides what was `tried`; see `find_lanes`.
 
     First comes what is nonced or signed, which is always there since nothing new is begun behind it; then what is out,
     in the order of nonces; then what is queued: one that waited for something already, and the others in their order.
     """
-    rows = await run_sql(LOOK, *_given(tried, spent, lane_ids))
+    rows = await run_sql(LOOK, *_given(tried, exhausted, lane_ids))
     wanted = [row["id"] for row in rows]
     works = {work.id: work for work in await list_work("WHERE t.id = ANY({}::uuid[])", wanted)}
     paused = await find_pauses(wanted)
@@ -130,10 +130,10 @@ async def look_all(lane_ids: Sequence[UUID], tried: Collection[UUID], spent: Col
     return [_in_order(found[lane_id]) for lane_id in lane_ids]
 
 
-def _given(tried: Collection[UUID], spent: Collection[UUID], lane_ids: Iterable[UUID] | None) -> tuple[Any, ...]:
+def _given(tried: Collection[UUID], exhausted: Collection[UUID], lane_ids: Iterable[UUID] | None) -> tuple[Any, ...]:
     now = clock.now()
     lanes = None if lane_ids is None else list(lane_ids)
-    return now, now - SEND_AGAIN_AFTER, now - FRESH_SIMULATION, list(tried), list(spent), lanes
+    return now, now - SEND_AGAIN_AFTER, now - FRESH_SIMULATION, list(tried), list(exhausted), lanes
 
 
 def _in_order(tasks: list[Task]) -> list[Task]:

@@ -42,7 +42,7 @@ async def run_lanes() -> int:
     Safe to run twice at once. A node that is down raises nothing: what waits says so, and the next pass tries again.
     """
     shared = Shared()
-    lanes = await find_lanes(shared.tried, shared.spent)
+    lanes = await find_lanes(shared.tried, shared.exhausted)
     results = await asyncio.gather(*(_run_lane(lane["id"], shared) for lane in lanes), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     for failure in failures:
@@ -120,7 +120,7 @@ async def _round(writer: Writer, tasks: list[Task]) -> bool:
         except Overtaken:
             continue  # whoever was quicker has done it, or it is looked at again
     if writer.claimed == claimed and any(task.work.reason for task in tasks):
-        writer.spend()
+        writer.exhaust()
     return begun > 0
 
 

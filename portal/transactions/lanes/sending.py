@@ -7,7 +7,7 @@ from portal.logging import get_logger
 from portal.transactions.attempts import StoredAttempt
 from portal.transactions.deployments import end_deployment
 from portal.transactions.lanes import answers, leases
-from portal.transactions.lanes.answers import Step
+from portal.transactions.lanes.answers import Consequence
 from portal.transactions.lanes.closing import Ending, hand_back_nonce, use_up_nonce
 from portal.transactions.lanes.leases import Lease
 from portal.transactions.lanes.noting import Sent, note_sent
@@ -18,7 +18,9 @@ from portal.transactions.tables import ClosingReason
 from portal.transactions.tables import TransactionStatus as Status
 
 log = get_logger(__name__)
-REPRICED_AT_FIRST = frozenset(kind for kind, step in answers.AFTER_FIRST_SEND.items() if step is Step.REPRICE)
+REPRICED_AT_FIRST = frozenset(
+    kind for kind, consequence in answers.AFTER_FIRST_SEND.items() if consequence is Consequence.REPRICE
+)
 
 
 async def send_first(writer: Writer, work: Work, attempt: StoredAttempt | None = None) -> bool:
@@ -28,23 +30,25 @@ async def send_first(writer: Writer, work: Work, attempt: StoredAttempt | None =
     """
     sends = await send_newest(writer, work, REPRICED_AT_FIRST, attempt)
     last = sends[-1]
-    step = answers.AFTER_FIRST_SEND[last.answer.kind]
+    consequence = answers.AFTER_FIRST_SEND[last.answer.kind]
     reason = answers.reason_of(work, last.answer)
     has, trouble = None, ""
-    if step in (Step.ASK_NONCE, Step.GIVE_UP):
+    if consequence in (Consequence.ASK_NONCE, Consequence.GIVE_UP):
         try:
             has = await _pool_has(writer, work)
         except NodeUnavailable as error:
             trouble = f" {error.detail}"
-    if step is Step.ASK_NONCE and has:
-        step, reason = Step.BROADCAST, None
-    if step is Step.GIVE_UP and has is False and not _may_be_out(sends):
+    if consequence is Consequence.ASK_NONCE and has:
+        consequence, reason = Consequence.BROADCAST, None
+    if consequence is Consequence.GIVE_UP and has is False and not _may_be_out(sends):
         await _reject(writer, work, last)
         return True
-    await writer.note(work, f"{reason}{trouble}" if reason else None, sends, is_out=step is Step.BROADCAST)
+    await writer.note(
+        work, f"{reason}{trouble}" if reason else None, sends, is_out=consequence is Consequence.BROADCAST
+    )
     if last.answer.kind is SendKind.NONCE_TOO_HIGH:
         await fill_gaps(writer, work)
-    return step is Step.BROADCAST
+    return consequence is Consequence.BROADCAST
 
 
 def _may_be_out(sends: list[Sent]) -> bool:

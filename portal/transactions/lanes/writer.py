@@ -110,7 +110,7 @@ class Shared:
         """How many lanes are at work now."""
         self.take: Together[UUID, Lane | None] = Together(alone_where_broken(self._take))
         self.release: Together[Lease, bool] = Together(alone_where_broken(self._release))
-        self.spent: set[UUID] = set()
+        self.exhausted: set[UUID] = set()
         """Lanes whose held transactions were tried, and are held still."""
         self.tried: set[UUID] = set()
         """Transactions that this pass has dealt with."""
@@ -133,10 +133,10 @@ class Shared:
         return self.writers
 
     async def _look(self, lane_ids: list[UUID]) -> Sequence[list[Task]]:
-        return await look_all(lane_ids, self.tried, self.spent)
+        return await look_all(lane_ids, self.tried, self.exhausted)
 
     async def _take(self, lane_ids: list[UUID]) -> Sequence[Lane | None]:
-        rows = {row["id"]: row for row in await find_lanes(self.tried, self.spent, lane_ids)}
+        rows = {row["id"]: row for row in await find_lanes(self.tried, self.exhausted, lane_ids)}
         taken = await take(rows)
         return [_lane(rows[id], taken[id]) if id in taken else None for id in lane_ids]
 
@@ -175,9 +175,9 @@ class Writer:
         """Note that this pass deals with `work`, so that it is not looked at again."""
         self._shared.tried.add(work.id)
 
-    def spend(self) -> None:
+    def exhaust(self) -> None:
         """Note that what is held in this lane was tried, and is held still."""
-        self._shared.spent.add(self.lane.id)
+        self._shared.exhausted.add(self.lane.id)
 
     async def claim(self, work: Work) -> Work:
         """`work` with the lane's next nonce. Raises `Overtaken`."""
