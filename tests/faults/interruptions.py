@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from asyncpg.pool import PoolConnectionHolder
 
 from portal.chain.endpoint import Endpoint
 from portal.db.engine import Engine, Transaction, in_transaction
@@ -71,14 +72,18 @@ async def die_unsigned() -> None:
 
 
 async def _do_or_die(*jobs: Callable[[], Awaitable[Any]]) -> None:
-    """Do the jobs; where one dies, all that it had begun dies, too."""
+    """Do the jobs; where one dies, all that it had begun dies, too.
+
+    But not asyncpg's task that gives a connection back to the pool: the tests after this would wait for it for ever.
+    """
     others = asyncio.all_tasks()
     with suppress(Killed, asyncio.CancelledError):  # the latter where others wait for what the dead one asked
         for job in jobs:
             await job()
     begun = asyncio.all_tasks() - others
     for task in begun:
-        task.cancel()
+        if getattr(task.get_coro(), "cr_code", None) is not PoolConnectionHolder.release.__code__:
+            task.cancel()
     await asyncio.gather(*begun, return_exceptions=True)
 
 
