@@ -39,6 +39,7 @@ UNREACHABLE = (
 
 CONNECT_SECONDS = 5
 COMMAND_SECONDS = 30
+CLOSE_SECONDS = 5
 WAIT_SECONDS = 10
 """How long anybody waits for a connection of the pool before the answer is that the database is unavailable."""
 
@@ -134,7 +135,10 @@ async def open_pool() -> AsyncIterator[None]:
     finally:
         for reserved in ReservedConnection.made:
             reserved.release()
-        await engine.close_connection_pool()
+        with suppress(TimeoutError):  # whoever still has a connection then is cut off
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await engine.pool.close()
+        engine.pool = None
 
 
 async def _leave_as_it_is(_connection: object) -> None:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from prometheus_client import Gauge
 
 from portal.db import engine
 from portal.db.engine import (
@@ -18,6 +19,7 @@ from portal.db.engine import (
     run_sql,
     transaction,
 )
+from portal.settings import get_settings
 
 
 async def begin_and_end_for_ever() -> None:
@@ -48,6 +50,20 @@ async def test_a_transaction_that_is_cancelled_anywhere_gives_its_connection_bac
         await asyncio.gather(*tasks, return_exceptions=True)
     async with all_connections():
         pass
+
+
+async def test_a_connection_that_is_not_given_back_keeps_no_process_from_ending(
+    database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = engine.Engine(config={"dsn": get_settings().database_url})
+    monkeypatch.setattr(engine, "get_engine", lambda: own)
+    monkeypatch.setattr(engine, "POOL_CONNECTIONS", Gauge("connections", "Of this test", ["state"], registry=None))
+    monkeypatch.setattr(engine, "CLOSE_SECONDS", 0.1)
+    async with asyncio.timeout(10):
+        async with engine.open_pool():
+            assert own.pool
+            await own.pool.acquire()
+    assert own.pool is None
 
 
 async def test_a_commit_that_fails_ends_the_transaction(database: None) -> None:
