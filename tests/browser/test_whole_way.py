@@ -54,7 +54,8 @@ async def test_two_people_approve_and_the_chain_has_it(stack: Stack, browser: Br
 
     first = await members[0].sign_in(browser)
     second = await members[1].sign_in(browser)
-    await expect(first.get_by_text("Because GitHub Sponsors reported sponsorship")).to_be_visible()
+    row = first.locator(f"#action-{action['id']}")
+    await expect(row.get_by_text("Because GitHub Sponsors reported sponsorship")).to_be_visible()
     await members[0].approve(first, action["summary"])
     await expect(first.get_by_text("approved", exact=False).first).to_be_visible()
     assert stack.balance(recipient) == 0, "one approval of two must not be enough"

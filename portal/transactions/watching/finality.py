@@ -77,10 +77,10 @@ async def final_number(endpoint: Node, view: View) -> int:
 
 async def _note(chain: dict[str, Any], head: Block, final: Block) -> None:
     """Keep how far finality has come; say so where it went back, which changes nothing about what is final here."""
-    last = chain["final_number"] or 0
-    if final.number < last:
+    last = chain["final_number"]
+    if last is not None and final.number < last:
         log.error("chain.finalized_went_back", chain_id=chain["id"], last=last, now=final.number)
-    if final.number > last or last > head.number:  # what is beyond the head was never so: a node lied
+    if last is None or final.number > last or last > head.number:  # what is beyond the head was never so: a node lied
         await record_final(chain["id"], final)
 
 
