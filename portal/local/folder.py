@@ -98,7 +98,7 @@ def keep_port(path: Path) -> int:
             except OSError:
                 continue
             free = int(probe.getsockname()[1])
-            path.write_text(str(free))
+            write_private(path, str(free))
             return free
     raise SettingInvalid("There is no free port on 127.0.0.1.")
 

@@ -16,7 +16,7 @@ import msgspec
 import psutil
 
 from portal.errors import PortalError
-from portal.local.folder import Account
+from portal.local.folder import Account, write_private
 
 PR_SET_PDEATHSIG = 1
 MAX_LOG_BYTES = 20_000_000
@@ -87,7 +87,7 @@ class Child:
         with self.log.open("ab") as log:
             self._log_start = log.tell()
             self._process = part.popen(log)
-        self._pid_file.write_text(f"{self._process.pid}\n")
+        write_private(self._pid_file, f"{self._process.pid}\n")
         self._ended = _watch(self._process)
 
     @property
