@@ -26,8 +26,8 @@ from portal.web.asking import AtDesk
 from portal.web.choices import approvers_of
 from portal.web.desk import Desk, desk_page
 from portal.web.forms import read_values
-from portal.web.fresh import MAX_IDS, count_unseen, in_address, read_ids
-from portal.web.render import AnyRequest, count, fragment, query, see_other
+from portal.web.fresh import MAX_IDS, fresh_address, fresh_rows, read_ids
+from portal.web.render import AnyRequest, count, fragment, see_other
 from portal.web.states import STATES
 from portal.web.terms import cost_terms, span
 
@@ -42,7 +42,6 @@ async def show_actions(
     counts = await actions.count_by_status(desk.actor.organization_id)
     wanted = next((each for each in counts if each == status), None)
     found = await actions.list_actions(desk.actor.organization_id, status=wanted, cursor=cursor)
-    shown = in_address([each.id for each in found.items])
     return desk_page(
         request,
         desk,
@@ -51,7 +50,7 @@ async def show_actions(
         rows=await _rows(desk, found.items),
         choices=_choices(counts),
         status=wanted,
-        fresh=desk.url("actions/fresh") + query(status=wanted, shown=shown, older="true" if cursor else None),
+        fresh=fresh_address(desk, "actions", [each.id for each in found.items], status=wanted, older=bool(cursor)),
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
@@ -72,16 +71,16 @@ async def show_fresh_actions(
     wanted = next((each for each in counts if each == status), None)
     newest = [] if older else (await actions.list_actions(organization, status=wanted)).items
     found = await actions.list_actions(organization, ids=ids, limit=MAX_IDS)
-    context = {
-        "desk": desk,
-        "path": desk.url("actions"),
-        "number": count_unseen([each.id for each in newest], ids),
-        "rows": await _rows(desk, found.items),
-        "row_template": "actions/_row.html",
-        "choices": _choices(counts),
-        "status": wanted,
-    }
-    return fragment(request, "_fresh.html", context)
+    return fresh_rows(
+        request,
+        desk,
+        "actions",
+        newest=[each.id for each in newest],
+        shown=ids,
+        rows=await _rows(desk, found.items),
+        choices=_choices(counts),
+        status=wanted,
+    )
 
 
 def _choices(counts: Mapping[Any, Count]) -> list[tuple[str | None, str, int]]:

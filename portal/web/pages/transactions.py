@@ -19,8 +19,8 @@ from portal.transactions.schemas import TransactionView
 from portal.web import stories
 from portal.web.asking import AtDesk
 from portal.web.desk import Desk, desk_page
-from portal.web.fresh import MAX_IDS, count_unseen, in_address, read_ids
-from portal.web.render import AnyRequest, fragment, query
+from portal.web.fresh import MAX_IDS, fresh_address, fresh_rows, read_ids
+from portal.web.render import AnyRequest
 from portal.web.states import STATES, action_state
 
 READ = {"permission": Permission.TRANSACTIONS_READ}
@@ -37,7 +37,6 @@ async def show_transactions(
     filters = _filters(counts, status)
     found = await transactions.list_transactions(desk.actor.organization_id, cursor=cursor, **filters)
     status = status if filters else None
-    shown = in_address([each.id for each in found.items])
     return desk_page(
         request,
         desk,
@@ -46,7 +45,7 @@ async def show_transactions(
         rows=await _rows(desk, found.items),
         choices=await _choices(desk, counts, status),
         status=status,
-        fresh=desk.url("transactions/fresh") + query(status=status, shown=shown, older="true" if cursor else None),
+        fresh=fresh_address(desk, "transactions", [each.id for each in found.items], status=status, older=bool(cursor)),
         next_cursor=found.next_cursor,
         cursor=cursor,
     )
@@ -67,16 +66,17 @@ async def show_fresh_transactions(
     filters = _filters(counts, status)
     newest = [] if older else (await transactions.list_transactions(organization, **filters)).items
     found = await transactions.list_transactions(organization, ids=ids, limit=MAX_IDS)
-    context = {
-        "desk": desk,
-        "path": desk.url("transactions"),
-        "number": count_unseen([each.id for each in newest], ids),
-        "rows": await _rows(desk, found.items),
-        "row_template": "transactions/_row.html",
-        "choices": await _choices(desk, counts, status if filters else None),
-        "status": status if filters else None,
-    }
-    return fragment(request, "_fresh.html", context)
+    status = status if filters else None
+    return fresh_rows(
+        request,
+        desk,
+        "transactions",
+        newest=[each.id for each in newest],
+        shown=ids,
+        rows=await _rows(desk, found.items),
+        choices=await _choices(desk, counts, status),
+        status=status,
+    )
 
 
 def _filters(counts: Mapping[Any, Count], status: str | None) -> dict[str, Any]:
