@@ -33,7 +33,8 @@ LAG_BLOCKS = 5
 """As Chainlink's `NodePool.SyncThreshold`. Several blocks a second make that nothing, so `LAG_SECONDS` counts, too."""
 LAG_SECONDS = 10
 FINAL_DEPTH = 64
-"""Where a node has no `finalized` tag."""
+"""Blocks after which a block counts as final where the chain's setting is silent and its node has no `finalized` tag:
+two epochs of Ethereum, where finality takes as long."""
 
 
 class Seen(msgspec.Struct, frozen=True):

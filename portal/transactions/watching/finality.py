@@ -7,12 +7,10 @@ import msgspec
 
 from portal.chain.rpc import Block, Node
 from portal.chain.service import record_final
+from portal.chain.survey import FINAL_DEPTH
 from portal.logging import get_logger
 
 log = get_logger(__name__)
-FINAL_DEPTH = 64
-"""Blocks after which a block counts as final where the chain's setting is silent and its node has no `finalized` tag:
-two epochs of Ethereum, where finality takes as long."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
