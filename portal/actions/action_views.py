@@ -12,7 +12,7 @@ from portal.actions.batches import read_batch
 from portal.actions.digest import fingerprint
 from portal.actions.policy import Standing
 from portal.actions.schemas import ActionView, CallView, DecisionView, PolicyOfAction, Simulation
-from portal.actions.simulated import addresses_of, is_stale, simulation_of, with_names
+from portal.actions.simulated import addresses_of, is_stale, outcome_digest_of, simulation_of, with_names
 from portal.actions.tables import ActionStatus, Verdict
 from portal.chain.abi import EncodedCall
 from portal.db.columns import decimal_string
@@ -97,7 +97,8 @@ def _told(
     found = simulation.effects and with_names(simulation.effects, names, row["currency"])
     waits = row["status"] == ActionStatus.PROPOSED
     stale = waits and is_stale(simulation, row["head_number"], now)
-    return msgspec.structs.replace(simulation, effects=found, is_stale=stale)
+    digest = outcome_digest_of(simulation)
+    return msgspec.structs.replace(simulation, effects=found, is_stale=stale, outcome_digest=digest)
 
 
 def _call_view(call: EncodedCall, row: dict[str, Any], names: Mapping[str, str]) -> CallView:

@@ -23,8 +23,8 @@ from portal.actions.errors import (
     SimulationReverts,
 )
 from portal.actions.happenings import happening_of
-from portal.actions.schemas import ActionView, Simulation
-from portal.actions.simulated import is_stale, simulation_of
+from portal.actions.schemas import ActionView
+from portal.actions.simulated import is_stale, outcome_digest_of, simulation_of
 from portal.actions.tables import Action, ActionStatus, Decision, Verdict
 from portal.audit import service as audit
 from portal.chain.rpc import NodeUnavailable
@@ -67,7 +67,7 @@ async def approve(
     await _check_may_approve(action, member_id)
     simulation = simulation_of(action)
     if outcome_digest is None and simulation is not None:
-        outcome_digest = simulation.outcome_digest
+        outcome_digest = outcome_digest_of(simulation)
     if simulation is None or is_stale(simulation, action["head_number"], clock.now()):
         await _simulate_first(action_id)
     try:
@@ -104,7 +104,7 @@ async def _approve_locked(
     if not digests.equals(digest, digest_hex):
         raise _digest_changed()
     await _check_may_approve(action, member_id)
-    simulation = _checked_outcome(action, outcome_digest)
+    outcome_digest = _checked_outcome(action, outcome_digest)
     await _check_still_may_decide(actor, member_id)
     method = await use_second_factor(person_id, code)
     await Decision.insert(
@@ -121,7 +121,7 @@ async def _approve_locked(
     )
     standing = queries.standing_of(action, (await queries.cast_decisions([action_id]))[action_id])
     detail = {"digest": digest.hex(), "approvals": standing.approvals, "required": standing.required}
-    given = {**detail, "second_factor": method, "outcome_digest": simulation.outcome_digest}
+    given = {**detail, "second_factor": method, "outcome_digest": outcome_digest}
     await audit.append(actor, "action.approval_given", "action", action_id, given)
     if not standing.is_met:
         return False
@@ -251,18 +251,19 @@ async def _check_may_approve(action: dict[str, Any], member_id: UUID) -> None:
         )
 
 
-def _checked_outcome(action: dict[str, Any], outcome_digest: str | None) -> Simulation:
-    """What the locked row says would happen, if it is what `outcome_digest` names; None names nothing."""
+def _checked_outcome(action: dict[str, Any], outcome_digest: str | None) -> str:
+    """The digest of what the locked row says would happen, if `outcome_digest` is the same; None names nothing."""
     simulation = simulation_of(action)
     if simulation is None or not simulation.ok:
         reason = simulation.revert_reason if simulation else "it has not been simulated"
         raise SimulationReverts(f"The call would fail on chain: {reason}. Simulate it again once the cause is gone.")
-    if outcome_digest not in (None, simulation.outcome_digest):
+    newest = outcome_digest_of(simulation)
+    if outcome_digest not in (None, newest):
         unspent = "approve it if that is what you want. Nothing was approved and your code was not used."
         if not outcome_digest:
             raise OutcomeNotShown(f"It is not sure that your page showed this result. Look at it, and {unspent}")
         raise OutcomeChanged(f"The call would no longer do what you were shown. Look at the new result, and {unspent}")
-    return simulation
+    return newest
 
 
 async def _check_still_may_decide(actor: Actor, member_id: UUID) -> None:

@@ -21,15 +21,14 @@ UNLIMITED = 2**255
 
 
 def simulation_of(row: dict[str, Any]) -> Simulation | None:
-    """The stored simulation of an action's row, without names; None until it is simulated.
+    """The stored simulation of an action's row, without names and `outcome_digest`; None until it is simulated.
 
     Rows from before effects were traced have none.
     """
     if row["simulation"] is None:
         return None
     stored = msgspec.json.decode(row["simulation"])
-    simulation = msgspec.convert({**stored, "simulated_at": row["simulated_at"]}, Simulation)
-    return msgspec.structs.replace(simulation, outcome_digest=_outcome_digest(simulation))
+    return msgspec.convert({**stored, "simulated_at": row["simulated_at"]}, Simulation)
 
 
 def is_stale(simulation: Simulation, head_number: int | None, now: datetime) -> bool:
@@ -38,7 +37,7 @@ def is_stale(simulation: Simulation, head_number: int | None, now: datetime) -> 
     return not is_fresh and (head_number or 0) > simulation.block_number
 
 
-def _outcome_digest(simulation: Simulation) -> str:
+def outcome_digest_of(simulation: Simulation) -> str:
     """SHA-256 of what would happen: success or not, who gains and loses what, and every event in full, in any order.
 
     Gas, block, balances before, names, and the way it was traced do not count. Untraced is not the same as no effects.

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from portal.actions.schemas import Simulation
-from portal.actions.simulated import simulation_of
+from portal.actions.simulated import outcome_digest_of, simulation_of
 
 CHANGE = {
     "holder": "0xAda",
@@ -45,7 +45,7 @@ def stored(effects: Any = EFFECTS, **changed: Any) -> str:
     row = {"simulation": msgspec.json.encode(answer).decode(), "simulated_at": datetime(2026, 1, 1, tzinfo=UTC)}
     simulation = simulation_of(row)
     assert isinstance(simulation, Simulation)
-    return simulation.outcome_digest
+    return outcome_digest_of(simulation)
 
 
 def with_first(kind: str, **changed: Any) -> str:
