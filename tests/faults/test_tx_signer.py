@@ -246,28 +246,30 @@ async def test_tx_82_a_key_that_is_disabled_signs_nothing_new_and_what_is_out_is
     await geth.finish_ok(out, waiting)
 
 
-async def test_tx_82_what_is_signed_and_no_node_has_is_not_sent_while_its_key_is_disabled(world: World) -> None:
-    cast, action_id = world.play.stage.cast, await world.play.approved_mint()
-    world.proxy.always(SEND, refuse("insufficient funds for gas * price + value"))
+async def signed_by_what_is_disabled_now(world: World, answer: str) -> UUID:
+    """The id of an action whose bytes the node answered so, and whose signer was disabled then."""
+    action_id = await world.play.approved_mint()
+    world.proxy.plan(SEND, refuse(answer))
     await world.work()
     assert (await world.view(action_id)).status == "signed"
-    await disable_signer(cast.alice.actor, world.play.stage.signer_id)
+    await disable_signer(world.play.stage.cast.alice.actor, world.play.stage.signer_id)
+    return action_id
+
+
+async def test_tx_82_what_is_signed_and_no_node_has_is_not_sent_while_its_key_is_disabled(world: World) -> None:
+    action_id = await signed_by_what_is_disabled_now(world, "insufficient funds for gas * price + value")
     world.proxy.clear()
     sent = len(world.proxy.sent)
     await world.work(2)
     view = await world.view(action_id)
     assert (view.status, len(world.proxy.sent)) == ("signed", sent)
     assert "is disabled" in str(view.waiting_for)
-    await enable_signer(cast.alice.actor, world.play.stage.signer_id)
+    await enable_signer(world.play.stage.cast.alice.actor, world.play.stage.signer_id)
     await world.finish_ok(action_id)
 
 
 async def test_tx_82_what_may_be_out_is_sent_again_although_its_key_is_disabled(world: World) -> None:
-    cast, action_id = world.play.stage.cast, await world.play.approved_mint()
-    world.proxy.plan(SEND, refuse("the moon is in the wrong house"))
-    await world.work()
-    assert (await world.view(action_id)).status == "signed"
-    await disable_signer(cast.alice.actor, world.play.stage.signer_id)
+    action_id = await signed_by_what_is_disabled_now(world, "the moon is in the wrong house")
     await world.work()
     assert (await world.view(action_id)).status == "broadcast"
     await world.finish_ok(action_id)

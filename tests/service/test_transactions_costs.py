@@ -77,16 +77,20 @@ async def test_at_the_policys_cost_exactly_it_is_sent(play: Play) -> None:
     assert (await play.view(third)).status is TransactionStatus.QUEUED
 
 
-async def test_what_a_day_allows_is_counted_over_the_actions_of_the_policy_and_ends_with_the_day(play: Play) -> None:
+async def policy_of_a_day(play: Play, quarters: int) -> UUID:
+    """One that allows in a day what so many quarters of a mint cost; mining is off from here on."""
     probe = await play.approved_mint(to=somebody())
     await run_lanes()
     one = await the_cost(play, probe)
     play.node.rpc("evm_setAutomine", False)
-    policy = await create_policy(
-        play.stage.cast.alice.actor,
-        PolicyInput(name="Two a day", approvals_required=0, most_cost_a_day_wei=str(2 * one + one // 2)),
-    )
-    actions = [await play.stage.propose_unsimulated(amount="1", to=somebody(), policy_id=policy.id) for _ in range(3)]
+    most = str(one * quarters // 4)
+    terms = PolicyInput(name="A day", approvals_required=0, most_cost_a_day_wei=most)
+    return (await create_policy(play.stage.cast.alice.actor, terms)).id
+
+
+async def test_what_a_day_allows_is_counted_over_the_actions_of_the_policy_and_ends_with_the_day(play: Play) -> None:
+    policy_id = await policy_of_a_day(play, 10)
+    actions = [await play.stage.propose_unsimulated(amount="1", to=somebody(), policy_id=policy_id) for _ in range(3)]
     await simulate([action.id for action in actions])
     await run_lanes()
     states = [(await play.view(action.id)).status for action in actions]
@@ -103,15 +107,8 @@ async def test_what_a_day_allows_is_counted_over_the_actions_of_the_policy_and_e
 async def test_what_is_out_for_longer_than_a_day_counts_until_it_is_final(
     play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe = await play.approved_mint(to=somebody())
-    await run_lanes()
-    one = await the_cost(play, probe)
-    play.node.rpc("evm_setAutomine", False)
-    policy = await create_policy(
-        play.stage.cast.alice.actor,
-        PolicyInput(name="One a day", approvals_required=0, most_cost_a_day_wei=str(one + one // 4)),
-    )
-    mints = [await play.stage.propose_unsimulated(amount="1", to=somebody(), policy_id=policy.id) for _ in range(2)]
+    policy_id = await policy_of_a_day(play, 5)
+    mints = [await play.stage.propose_unsimulated(amount="1", to=somebody(), policy_id=policy_id) for _ in range(2)]
     first, second = [mint.id for mint in mints]
     await simulate([first])
     await run_lanes()
